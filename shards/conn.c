@@ -1,0 +1,228 @@
+/* From accepted to closed.
+ *
+ *   accept -> HTTP -> WS -> CLOSING -> DEAD -> (receive and send ended) -> close slot -> FREE
+ *
+ * A slot is closed only when nothing is outstanding on it: an armed receive would keep the file
+ * open, and the kernel hands a free slot out again at once. */
+#include "shards/conn.h"
+
+#include "shards/ask.h"
+#include "shards/chan.h"
+#include "shards/reply.h"
+#include "shards/session.h"
+#include "shards/user.h"
+
+#include <errno.h>
+
+struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen)
+{
+    struct conn *c = &sh->conns[sock];
+    return c->gen == gen && c->state != CONN_FREE ? c : NULL;
+}
+
+void conn_arm(struct shard *sh, struct conn *c, uint64_t delay_ms)
+{
+    timer_arm(&sh->re.wheel, &c->timer, sh->re.now_ms + delay_ms);
+}
+
+static void on_accept(void *ctx, uint32_t sock, uint32_t tag, const struct ring_addr *peer)
+{
+    struct shard *sh = ctx;
+    struct conn *c = &sh->conns[sock];
+    ASSERT(c->state == CONN_FREE);
+    uint32_t gen = (c->gen + 1) & 0xffffff;
+    memset(c, 0, sizeof(*c));
+    c->gen = gen == 0 ? 1 : gen;
+    c->state = CONN_HTTP;
+    c->tag = (uint8_t)tag;
+    c->peer = *peer;
+    c->opened_ms = c->heard_ms = (uint32_t)sh->re.now_ms;
+    c->timer.kind = SHARD_TIMER_CONN;
+    c->receiving = true;
+    sh->conns_count++;
+    metric_set(sh->metrics, METRIC_SHARD_CONNECTIONS, 0, 0, sh->conns_count);
+    sh->socks_seen = u32_max(sh->socks_seen, sock + 1);
+    sh->opened++;
+    ring_recv(sh->re.ring, sock, c->gen);
+    conn_arm(sh, c, sh->conf->handshake_timeout_ms);
+}
+
+/* The peer will send nothing more. An HTTP client may still wait for its answer. */
+static void on_end(struct shard *sh, struct conn *c)
+{
+    c->ended = true;
+    if (c->state == CONN_HTTP && (c->busy || c->out_count > 0)) {
+        c->last = true;
+        return;
+    }
+    if (c->state == CONN_WS) c->abrupt = true;
+    conn_kill(sh, c);
+}
+
+static void on_recv(void *ctx, uint32_t sock, uint32_t gen, uint8_t *bytes, int32_t n, bool more)
+{
+    struct shard *sh = ctx;
+    struct conn *c = &sh->conns[sock];
+    if (UNLIKELY(c->gen != gen || c->state == CONN_FREE)) {
+        metric_add(sh->metrics, METRIC_STALE_COMPLETIONS_TOTAL, 0, 0, 1);
+        return;
+    }
+    if (!more) c->receiving = false;
+    if (c->state != CONN_DEAD) {
+        if (n > 0) {
+            c->heard_ms = (uint32_t)sh->re.now_ms;
+            conn_take_input(sh, c, bytes, (uint32_t)n);
+        } else if (n == 0) {
+            on_end(sh, c);
+        } else if (n != -ENOBUFS && n != -ECANCELED) {
+            c->ended = c->abrupt = true;
+            conn_kill(sh, c);
+        }
+    }
+    if (!c->receiving && !c->ended && !c->paused && c->state != CONN_DEAD) {
+        c->receiving = true;
+        ring_recv(sh->re.ring, sock, c->gen);
+    }
+    conn_reap(sh, c);
+}
+
+static void on_closed(void *ctx, uint32_t sock, uint32_t gen)
+{
+    struct shard *sh = ctx;
+    struct conn *c = &sh->conns[sock];
+    ASSERT(c->gen == gen && c->state == CONN_DEAD && c->closing_slot);
+    ASSERT(c->out_count == 0 && c->subs == NULL && c->user == NULL && !c->busy);
+    c->state = CONN_FREE;
+    sh->conns_count--;
+    metric_set(sh->metrics, METRIC_SHARD_CONNECTIONS, 0, 0, sh->conns_count);
+    sh->closed++;
+}
+
+const struct ring_handler conn_ring_handler = {
+    .on_accept = on_accept, .on_recv = on_recv, .on_sent = conn_on_sent, .on_closed = on_closed,
+};
+
+void conn_reap(struct shard *sh, struct conn *c)
+{
+    if (c->state != CONN_DEAD || c->receiving || c->sending || c->closing_slot || c->flushing) {
+        return;
+    }
+    if (c->busy) return;                 /* an op still points here: op_close reaps */
+    c->closing_slot = true;
+    ring_close(sh->re.ring, conn_sock(sh, c), c->gen);
+}
+
+static void free_input(struct shard *sh, struct conn_input **in)
+{
+    if (*in == NULL) return;
+    heap_free(sh->heap, *in, (uint32_t)sizeof(**in) + (*in)->room);
+    *in = NULL;
+}
+
+void conn_detach(struct shard *sh, struct conn *c)
+{
+    if (!c->attached) return;
+    c->attached = false;
+    user_gone(sh, c);
+    chan_leave_all(sh, c, c->abrupt);
+    if (c->quota_app) ask_quota_back(sh, ASK_APP_QUOTA, c->app);
+    if (c->quota_node) ask_quota_back(sh, ASK_NODE_QUOTA, c->app);
+    c->quota_app = c->quota_node = false;
+    if (c->counted) {
+        c->counted = false;
+        metric_add(sh->metrics, METRIC_CONNECTED, c->app, 0, -1);
+        metric_add(sh->metrics, METRIC_NEW_DISCONNECTIONS_TOTAL, c->app, 0, 1);
+    }
+}
+
+void conn_kill(struct shard *sh, struct conn *c)
+{
+    if (c->state == CONN_DEAD || c->state == CONN_FREE) return;
+    uint32_t sock = conn_sock(sh, c);
+    conn_detach(sh, c);
+    c->state = CONN_DEAD;
+    timer_disarm(&sh->re.wheel, &c->timer);
+    conn_drop_out(sh, c, !c->sending);
+    free_input(sh, &c->message);
+    if (sh->input_of != c) free_input(sh, &c->in);
+    if (c->body != NULL) heap_free(sh->heap, c->body, sizeof(*c->body));
+    if (c->rates != NULL) heap_free(sh->heap, c->rates, sizeof(*c->rates));
+    c->body = NULL;
+    c->rates = NULL;
+    if (c->receiving || c->sending) {
+        c->shut = true;
+        ring_shutdown(sh->re.ring, sock, c->gen, true);
+    }
+    conn_reap(sh, c);
+}
+
+/* ---- closing politely ---- */
+
+static void start_closing(struct shard *sh, struct conn *c)
+{
+    c->state = CONN_CLOSING;
+    c->close_sent = true;
+    conn_detach(sh, c);
+    conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);
+}
+
+void conn_error(struct shard *sh, struct conn *c, uint32_t code, const char *message)
+{
+    uint8_t out[PUSHER_SMALL_FRAME_BYTES];
+    conn_send_bytes(sh, c, out, pusher_error_write(out, code, message));
+}
+
+void conn_close(struct shard *sh, struct conn *c, uint16_t code, const char *reason)
+{
+    uint8_t out[WS_CLOSE_FRAME_BYTES_MAX];
+    if (c->state != CONN_WS) return;
+    conn_send_bytes(sh, c, out, ws_close_write(out, code, slice_str(reason)));
+    if (c->state == CONN_WS) start_closing(sh, c);
+}
+
+void conn_fail(struct shard *sh, struct conn *c, uint32_t code, const char *message)
+{
+    if (c->state != CONN_WS) return;
+    conn_error(sh, c, code, message);
+    conn_close(sh, c, (uint16_t)code, message);
+}
+
+void conn_on_timer(struct shard *sh, struct conn *c)
+{
+    switch ((enum conn_state)c->state) {
+    case CONN_HTTP:                      /* no request in time, or idle for long */
+        if (c->busy) return;
+        if (c->in != NULL) {
+            reply_bad(sh, c, 408, "Request Timeout");
+        } else {
+            conn_kill(sh, c);
+        }
+        return;
+    case CONN_WS:
+        session_on_timer(sh, c);
+        return;
+    case CONN_CLOSING:
+        c->abrupt = true;
+        conn_kill(sh, c);
+        return;
+    case CONN_DEAD:
+    case CONN_FREE:
+        return;
+    }
+}
+
+void conn_out_empty(struct shard *sh, struct conn *c)
+{
+    if (c->state != CONN_CLOSING && !c->last) return;
+    if (c->state == CONN_HTTP && c->busy) return;
+    if (c->ended) {
+        conn_kill(sh, c);
+    } else if (!c->half_shut) {
+        c->half_shut = true;             /* the peer reads everything, then ends its side */
+        ring_shutdown(sh->re.ring, conn_sock(sh, c), c->gen, false);
+        if (c->state == CONN_HTTP) {
+            c->state = CONN_CLOSING;
+            conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);
+        }
+    }
+}

@@ -1,0 +1,138 @@
+/* conn.h - one peer: from accepted to closed, its input, its send queue, its deadline.
+ *
+ * Shape    HTTP -> (upgrade) -> WS -> CLOSING -> DEAD -> FREE. CLOSING: the Close frame is queued
+ *          or sent, input is ignored but for the peer's Close. DEAD: shut down; the slot is closed
+ *          as soon as no receive and no send is outstanding.
+ * Threads  The shard that accepted it.
+ * Order    Frames leave in the order they were queued; at most one send is in flight, vectored over
+ *          everything queued so far.
+ * Bounds   websocket.max_bytes and websocket.max_messages unread per WebSocket; past either the
+ *          socket is a slow consumer: 4100, counted. A burst that leaves before the peer could have
+ *          read may be CONN_BURST times as large. Input: one request or one message.
+ * Memory   An idle connection holds this struct and nothing else.
+ * Source   spec/pusher-v1.md 1-2; spec/settled.md 13-15; RFC 6455 7.
+ */
+#pragma once
+#include "proto/http.h"
+#include "proto/ws.h"
+#include "shards/frame.h"
+
+enum conn_state { CONN_FREE, CONN_HTTP, CONN_WS, CONN_CLOSING, CONN_DEAD };
+
+enum conn_tag { CONN_TRAFFIC = 0, CONN_METRICS = 1 };   /* which listener */
+
+struct conn_input { uint32_t bytes, room; uint8_t data[]; };
+
+enum { CONN_QUEUE_FRAMES = 14, CONN_BURST = 16 };
+struct conn_queue {                      /* one segment of the send queue */
+    struct conn_queue *next;
+    uint16_t           head, tail;
+    uint32_t           pad;
+    struct frame      *frames[CONN_QUEUE_FRAMES];   /* counted (this shard) */
+};
+
+struct conn {
+    uint32_t           gen;              /* 24 bits used; never 0 while in use */
+    uint8_t            state;            /* enum conn_state */
+    uint8_t            tag;              /* enum conn_tag */
+    uint16_t           app;              /* index, once known */
+    bool               receiving : 1;    /* a multishot receive is outstanding */
+    bool               sending : 1;
+    bool               shut : 1;         /* shutdown submitted */
+    bool               closing_slot : 1; /* close submitted */
+    bool               busy : 1;         /* a request waits for an answer: input only gathers */
+    bool               paused : 1;       /* receive stopped until the request is answered */
+    bool               last : 1;         /* close after what is queued has left */
+    bool               counted : 1;      /* counted in `connected` (and quotas asked) */
+    bool               quota_node : 1, quota_app : 1;   /* to be given back */
+    bool               pinged : 1;       /* a pusher:ping awaits any frame */
+    bool               continued : 1;    /* 100 Continue was sent for this request */
+    bool               close_sent : 1;
+    bool               abrupt : 1;       /* the peer vanished without a Close */
+    bool               authorised : 1;   /* signed in or joined a private channel */
+    bool               flushing : 1;     /* on the flush list */
+    bool               slow : 1;         /* overflowed: leaves its channels at the next flush */
+    bool               stash : 1;        /* input must be gathered before it can be parsed */
+    bool               ended : 1;        /* the peer has sent its end of stream */
+    bool               deaf : 1;         /* input can no longer be parsed as frames */
+    bool               half_shut : 1;    /* we have sent ours */
+    bool               attached : 1;     /* may hold channels, a user, quotas: see conn_detach */
+    uint32_t           flush_next;       /* sock + 1 */
+    struct timer       timer;            /* the one deadline of the current state */
+    struct conn_input *in;               /* owned; NULL while nothing is half received */
+    struct conn_input *message;          /* owned; fragments of an unfinished message */
+    struct conn_queue *out_first, *out_last;   /* owned; NULL while nothing is queued */
+    uint32_t           out_bytes, out_count;
+    uint32_t           out_offset;       /* bytes of the first frame already sent */
+    uint32_t           send_turn;        /* turn in which the send under way was started */
+    uint16_t           out_inflight;     /* frames in the send under way */
+    uint16_t           subs_count;
+    uint32_t           scanned;          /* HTTP: searched so far for the end of the head */
+    uint32_t           need;             /* input is not looked at before it is this long */
+    uint64_t           socket_a, socket_b;   /* the two numbers of the socket id */
+    struct ws_state    ws;
+    uint64_t           ping_due_ms;      /* while pinged: when the answer is overdue */
+    uint32_t           opened_ms, heard_ms;  /* low 32 bits of the reactor's milliseconds */
+    struct sub        *subs;             /* owned list */
+    struct user       *user;             /* owned; signed in (or signing in) */
+    struct conn_body  *body;             /* owned; a chunked body under way */
+    struct conn_rates *rates;            /* owned; windows of client events and messages */
+    struct ring_addr   peer;
+};
+static_assert(sizeof(struct conn) <= 256, "an idle connection is small");
+
+/* The connection of a sock when its generation still matches, else NULL. */
+struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen);
+static inline uint32_t conn_sock(const struct shard *sh, const struct conn *c)
+{
+    return (uint32_t)(c - sh->conns);
+}
+
+/* ring_handler of every shard; ctx is the shard. */
+extern const struct ring_handler conn_ring_handler;
+/* Timers of connections (enum in shard.c routes to it). */
+void conn_on_timer(struct shard *sh, struct conn *c);
+
+/* Queue a frame (a reference is taken). A slow consumer is closed here. False when not queued. */
+bool conn_send(struct shard *sh, struct conn *c, struct frame *f);
+/* Queue a small copy: control frames, errors, HTTP responses. Takes any size. */
+bool conn_send_bytes(struct shard *sh, struct conn *c, const void *bytes, uint32_t count);
+
+/* Start all sends of this turn. */
+void conn_flush_all(struct shard *sh);
+
+/* Error frame, Close frame with the same code and text, then close (spec/settled.md 13). */
+void conn_fail(struct shard *sh, struct conn *c, uint32_t code, const char *message);
+/* Close frame only: WebSocket protocol errors and the answer to the peer's Close. */
+void conn_close(struct shard *sh, struct conn *c, uint16_t code, const char *reason);
+/* A pusher:error frame; the connection stays open. */
+void conn_error(struct shard *sh, struct conn *c, uint32_t code, const char *message);
+/* Shut down now; what is queued is dropped. */
+void conn_kill(struct shard *sh, struct conn *c);
+/* The same at the next timer phase: for callers that walk a list the connection may be on. */
+void conn_kill_later(struct shard *sh, struct conn *c);
+
+/* An HTTP answer (101 included) is queued: go on with the next request or frame, or close if !keep. */
+void conn_answered(struct shard *sh, struct conn *c, bool keep);
+/* The connection is a WebSocket from now on; queue what it is to be told, then conn_answered. */
+void conn_become_ws(struct shard *sh, struct conn *c);
+void conn_arm(struct shard *sh, struct conn *c, uint64_t delay_ms);
+
+/* ---- between the parts of this module: conn.c, conn_input.c, conn_out.c ---- */
+
+struct conn_body { struct http_chunked chunked; uint32_t head_bytes, raw; };  /* raw: undecoded */
+
+/* Bytes arrived (conn_input.c). */
+void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t count);
+/* Look again at what was gathered: the request before it has been answered. */
+void conn_resume_input(struct shard *sh, struct conn *c);
+/* A send ended (conn_out.c). */
+void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n);
+/* Drop queued frames; those in flight stay until their send ends unless `all`. */
+void conn_drop_out(struct shard *sh, struct conn *c, bool all);
+/* Everything queued has left: go on with closing where that is due. */
+void conn_out_empty(struct shard *sh, struct conn *c);
+/* Leave channels, user and quotas; once. The socket no longer counts as connected. */
+void conn_detach(struct shard *sh, struct conn *c);
+/* Close the slot once nothing is outstanding. */
+void conn_reap(struct shard *sh, struct conn *c);

@@ -1,0 +1,237 @@
+/* The send queue: a list of small segments of frame pointers, drained by one vectored send at a
+ * time. Pushing a frame costs one pointer store; nothing is copied per subscriber. */
+#include "shards/conn.h"
+#include "shards/session.h"
+
+static bool push(struct shard *sh, struct conn *c, struct frame *f)
+{
+    struct conn_queue *q = c->out_last;
+    if (q == NULL || q->tail == CONN_QUEUE_FRAMES) {
+        struct conn_queue *fresh = heap_alloc(sh->heap, sizeof(*fresh));
+        if (fresh == NULL) return false;
+        fresh->next = NULL;
+        fresh->head = fresh->tail = 0;
+        if (q == NULL) c->out_first = fresh;
+        else q->next = fresh;
+        c->out_last = q = fresh;
+    }
+    q->frames[q->tail++] = frame_ref(f);
+    c->out_bytes += f->bytes_count;
+    c->out_count++;
+    if (!c->flushing) {
+        c->flushing = true;
+        c->flush_next = 0;
+        uint32_t mark = conn_sock(sh, c) + 1;
+        if (sh->flush_last == 0) sh->flush_first = mark;
+        else sh->conns[sh->flush_last - 1].flush_next = mark;
+        sh->flush_last = mark;
+    }
+    return true;
+}
+
+static void pop(struct shard *sh, struct conn *c)
+{
+    struct conn_queue *q = c->out_first;
+    struct frame *f = q->frames[q->head++];
+    c->out_bytes -= f->bytes_count;
+    c->out_count--;
+    frame_put(sh, &f);
+    if (q->head == q->tail) {
+        c->out_first = q->next;
+        if (c->out_first == NULL) c->out_last = NULL;
+        heap_free(sh->heap, q, sizeof(*q));
+    }
+}
+
+void conn_drop_out(struct shard *sh, struct conn *c, bool all)
+{
+    if (all) {
+        while (c->out_count > 0) pop(sh, c);
+        c->out_inflight = 0;
+        c->out_offset = 0;
+        return;
+    }
+    /* Keep the frames in flight, which are the first ones: drop from the segment that holds the
+     * last of them onwards. */
+    uint32_t keep = c->out_inflight;
+    for (struct conn_queue *q = c->out_first; q != NULL;) {
+        struct conn_queue *next = q->next;
+        uint32_t have = q->tail - q->head, stay = u32_min(keep, have);
+        keep -= stay;
+        while ((uint32_t)(q->tail - q->head) > stay) {
+            struct frame *f = q->frames[--q->tail];
+            c->out_bytes -= f->bytes_count;
+            c->out_count--;
+            frame_put(sh, &f);
+        }
+        if (stay > 0) c->out_last = q;
+        if (keep == 0) q->next = NULL;
+        if (stay == 0) heap_free(sh->heap, q, sizeof(*q));
+        q = next;
+    }
+    if (c->out_count == 0) c->out_first = c->out_last = NULL;
+}
+
+/* Past a bound: the queue that cannot leave is dropped, error and Close are queued if the socket
+ * still takes them, and the connection leaves its channels at the next flush (the caller may be
+ * walking a subscriber list). */
+static void close_slow(struct shard *sh, struct conn *c, uint32_t limit)
+{
+    uint8_t out[PUSHER_SMALL_FRAME_BYTES];
+    metric_add(sh->metrics, METRIC_SLOW_CONSUMER_DISCONNECTS_TOTAL, c->app, limit, 1);
+    if (!c->sending) c->out_inflight = c->out_offset > 0;   /* half of it has left */
+    conn_drop_out(sh, c, false);
+    c->state = CONN_CLOSING;
+    conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);
+    conn_send_bytes(sh, c, out, pusher_error_write(out, PUSHER_OVER_CAPACITY, "Over capacity"));
+    conn_send_bytes(sh, c, out,
+                    ws_close_write(out, PUSHER_OVER_CAPACITY, slice_str("Over capacity")));
+    c->slow = true;
+    c->close_sent = true;
+}
+
+/* A send that was submitted in an earlier turn and is still under way: the peer's window and the
+ * socket's buffer are full. One that started in this turn or the last says nothing about the peer. */
+static bool is_stalled(const struct shard *sh, const struct conn *c)
+{
+    return c->sending && (uint32_t)sh->re.stats.turns - c->send_turn >= 2;
+}
+
+/* The bounds are on what a peer leaves unread; a burst within one turn, which no peer could have
+ * read yet, may exceed them CONN_BURST times. */
+static bool is_slow(const struct shard *sh, const struct conn *c, uint64_t used, uint64_t bound)
+{
+    return used > bound && (is_stalled(sh, c) || used > bound * CONN_BURST);
+}
+
+bool conn_send(struct shard *sh, struct conn *c, struct frame *f)
+{
+    if (c->state == CONN_WS && c->out_count > 0) {
+        const struct conf *conf = sh->conf;
+        if (is_slow(sh, c, c->out_count + 1ull, conf->websocket_max_messages)) {
+            close_slow(sh, c, SERIES_SLOW_MESSAGES);
+            return false;
+        }
+        if (is_slow(sh, c, (uint64_t)c->out_bytes + f->bytes_count, conf->websocket_max_bytes)) {
+            close_slow(sh, c, SERIES_SLOW_BYTES);
+            return false;
+        }
+    } else if (c->state == CONN_DEAD || c->state == CONN_FREE || c->slow || c->close_sent) {
+        return false;                    /* nothing follows a Close, nor a frame that was lost */
+    }
+    if (!push(sh, c, f)) {
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
+        conn_kill_later(sh, c);
+        return false;
+    }
+    return true;
+}
+
+bool conn_send_bytes(struct shard *sh, struct conn *c, const void *bytes, uint32_t count)
+{
+    struct frame *f = frame_copy(sh, bytes, count);
+    if (f == NULL) {
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
+        conn_kill_later(sh, c);
+        return false;
+    }
+    bool sent = conn_send(sh, c, f);
+    frame_put(sh, &f);
+    return sent;
+}
+
+/* Not now: the caller may be walking a list that this connection is on. */
+void conn_kill_later(struct shard *sh, struct conn *c)
+{
+    if (c->state == CONN_DEAD || c->state == CONN_FREE) return;
+    c->state = CONN_CLOSING;
+    c->slow = true;
+    conn_arm(sh, c, 0);
+}
+
+static void flush_one(struct shard *sh, struct conn *c)
+{
+    struct iovec iov[RING_SEND_IOV_MAX];
+    uint32_t n = 0, offset = c->out_offset;
+    for (struct conn_queue *q = c->out_first; q != NULL && n < RING_SEND_IOV_MAX; q = q->next) {
+        for (uint32_t i = q->head; i < q->tail && n < RING_SEND_IOV_MAX; i++) {
+            struct frame *f = q->frames[i];
+            iov[n].iov_base = (void *)(uintptr_t)(f->bytes + offset);
+            iov[n++].iov_len = f->bytes_count - offset;
+            offset = 0;
+        }
+    }
+    metric_observe(sh->metrics, METRIC_OUTBOUND_QUEUE_BYTES, 0, 0, c->out_bytes);
+    c->sending = true;
+    c->send_turn = (uint32_t)sh->re.stats.turns;
+    c->out_inflight = (uint16_t)n;
+    ring_send(sh->re.ring, conn_sock(sh, c), c->gen, iov, n);
+}
+
+void conn_flush_all(struct shard *sh)
+{
+    uint32_t mark = sh->flush_first;
+    sh->flush_first = sh->flush_last = 0;
+    while (mark != 0) {
+        struct conn *c = &sh->conns[mark - 1];
+        mark = c->flush_next;
+        if (mark != 0) __builtin_prefetch(&sh->conns[mark - 1]);
+        c->flushing = false;
+        if (c->slow) {
+            c->slow = false;
+            c->abrupt = true;
+            conn_detach(sh, c);
+        }
+        if (c->state == CONN_DEAD) conn_reap(sh, c);
+        else if (!c->sending && c->out_count > 0) flush_one(sh, c);
+    }
+}
+
+static void count_sent(struct shard *sh, const struct conn *c, uint32_t frames, uint32_t bytes)
+{
+    if (c->counted) {
+        metric_add(sh->metrics, METRIC_WS_MESSAGES_SENT_TOTAL, c->app, 0, frames);
+        metric_add(sh->metrics, METRIC_SOCKET_TRANSMITTED_BYTES, c->app, 0, bytes);
+    }
+}
+
+void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n)
+{
+    struct shard *sh = ctx;
+    struct conn *c = &sh->conns[sock];
+    if (UNLIKELY(c->gen != gen || c->state == CONN_FREE)) {
+        metric_add(sh->metrics, METRIC_STALE_COMPLETIONS_TOTAL, 0, 0, 1);
+        return;
+    }
+    c->sending = false;
+    if (UNLIKELY(n <= 0 || c->state == CONN_DEAD)) {
+        c->out_inflight = 0;
+        if (c->state != CONN_DEAD) {
+            c->abrupt = c->state == CONN_WS;
+            conn_kill(sh, c);
+        }
+        conn_drop_out(sh, c, true);
+        conn_reap(sh, c);
+        return;
+    }
+    uint32_t left = (uint32_t)n, frames = c->out_inflight;
+    while (c->out_inflight > 0) {
+        struct frame *f = c->out_first->frames[c->out_first->head];
+        uint32_t rest = f->bytes_count - c->out_offset;
+        if (left < rest) {               /* cut short by a signal or a limit: the rest goes next */
+            c->out_offset += left;
+            break;
+        }
+        left -= rest;
+        c->out_offset = 0;
+        c->out_inflight--;
+        pop(sh, c);
+    }
+    count_sent(sh, c, frames - c->out_inflight, (uint32_t)n);
+    c->out_inflight = 0;
+    if (c->out_count > 0) {
+        if (!c->flushing) flush_one(sh, c);
+    } else {
+        conn_out_empty(sh, c);
+    }
+}

@@ -1,0 +1,115 @@
+/* home.h - a channel at its home shard: who is interested, how many, the order of its messages.
+ *
+ * Shape    One entry a channel while it has subscriptions, a cached event, members in their grace
+ *          time, or (user channels) watchers. Every shard with subscribers is one interest.
+ * Threads  The home shard. `publish` structs are lent by the shard that received the publish.
+ * Order    The order in which letters are handled here is the order of the channel, for everybody.
+ * Bounds   cache.max_bytes (this shard's part) for cached events, oldest out, counted.
+ * Source   spec/pusher-v1.md 3.4-3.7, 6; spec/settled.md 6, 7, 21.
+ */
+#pragma once
+#include "shards/chan.h"
+#include "shards/op.h"
+
+struct interest { uint64_t chan; uint32_t subs_count; uint16_t shard; };   /* chan: handle there */
+
+struct member {                        /* a user on a presence channel */
+    struct table_node node;            /* shard's members table, by (home, id) */
+    struct home      *home;
+    struct member    *next, **link;    /* among the channel's members */
+    uint32_t          sockets_count;
+    struct timer      grace;           /* presence.ungraceful_timeout_seconds */
+    uint32_t          id_json_bytes, id_bytes, info_bytes;
+    uint8_t           bytes[];         /* id as raw JSON, id decoded, info as compact JSON */
+};
+static inline struct slice member_id_json(const struct member *m)
+{
+    return slice_of(m->bytes, m->id_json_bytes);
+}
+static inline struct slice member_id(const struct member *m)
+{
+    return slice_of(m->bytes + m->id_json_bytes, m->id_bytes);
+}
+static inline struct slice member_info(const struct member *m)
+{
+    return slice_of(m->bytes + m->id_json_bytes + m->id_bytes, m->info_bytes);
+}
+
+struct home_extra {                    /* what most channels do not have */
+    struct member *members;            /* presence channels */
+    uint32_t       members_count;
+    struct frame  *cached;             /* counted (this shard); NULL when none */
+    uint64_t       cached_until_ms;    /* wheel time */
+    struct home   *cache_older, *cache_newer;
+    struct watch_entry *watchers;      /* user channels */
+    struct timer   count_timer;        /* a subscription_count frame is due */
+    struct home   *home;               /* whose this is */
+};
+
+struct home {
+    struct table_node  node;
+    struct home       *app_next, **app_link;   /* among the app's homes on this shard */
+    struct home_extra *extra;          /* owned; NULL for most */
+    struct interest   *interests;      /* owned, interests_room of them */
+    uint16_t           interests_count, interests_room;
+    uint32_t           subs_count;
+    uint16_t           app;
+    uint16_t           pins;           /* lists under way that stand on this entry */
+    uint8_t            kind;           /* enum pusher_kind */
+    bool               cache;
+    uint32_t           name_bytes;
+    char               name[];
+};
+static inline struct slice home_name(const struct home *h)
+{
+    return slice_of(h->name, h->name_bytes);
+}
+
+struct publish {                       /* one publish to one channel, lent to the home */
+    struct op *op;                     /* who waits for MAIL_PUBLISHED; NULL: a client event */
+    uint64_t   except_a, except_b;     /* socket id that is left out; 0/0: none */
+    uint64_t   started_ns;
+    uint32_t   app, index;             /* index: which of the op's channels */
+    uint8_t    kind;                   /* enum pusher_kind */
+    bool       cache;                  /* keep as the channel's cached event */
+    uint32_t   name_bytes;
+    char       name[];
+};
+
+enum home_flags { HOME_AGAIN = 1, HOME_ABRUPT = 2 };
+enum home_status { HOME_OK, HOME_FULL /* presence member limit */, HOME_NO_MEMORY };
+
+/* Find; make when `make` (then NULL only at the heap's bound). */
+struct home *home_find(struct shard *sh, uint32_t app, struct slice name);
+struct home *home_make(struct shard *sh, uint32_t app, struct slice name, uint8_t kind, bool cache);
+struct home_extra *home_extra(struct shard *sh, struct home *h);   /* made when missing */
+/* Frees the entry when nothing holds it any more. */
+void home_release(struct shard *sh, struct home *h);
+
+/* Send a frame to every interested shard; takes no reference. Returns the subscriptions counted. */
+uint32_t home_fan(struct shard *sh, struct home *h, struct frame *f, uint64_t except_a,
+                  uint64_t except_b, uint64_t started_ns);
+
+/* Letters. */
+void home_on_subscribe(struct shard *sh, const struct letter *l);
+void home_on_unsubscribe(struct shard *sh, const struct letter *l);
+void home_on_publish(struct shard *sh, const struct letter *l);
+void home_on_timer(struct shard *sh, struct home_extra *x);   /* count_timer */
+
+/* The publishing side: a struct publish (name copied behind it) is allocated by publish_make and
+ * given to publish_post together with one reference of the frame; the PUBLISHED answer frees it.
+ * publish_post does not refuse: call publish_room first for all channels of a request. */
+struct publish *publish_make(struct shard *sh, uint32_t app, struct slice name,
+                             const struct pusher_channel *kind);
+void publish_free(struct shard *sh, struct publish *p);
+/* True when every shard can take counts[shard] more publishes now (its box and its own backlog). */
+bool publish_room(struct shard *sh, const uint32_t counts[REACTOR_SHARDS_MAX]);
+void publish_post(struct shard *sh, struct publish *p, struct frame *f);
+/* MAIL_PUBLISHED. */
+void publish_on_published(struct shard *sh, const struct letter *l);
+/* Keep a frame as the channel's cached event (a reference is taken); evicts the oldest. */
+void home_cache_put(struct shard *sh, struct home *h, struct frame *f);
+void home_cache_drop(struct shard *sh, struct home *h);
+/* The cached frame while it is fresh; NULL otherwise. */
+struct frame *home_cached(struct shard *sh, struct home *h);
+void home_cache_expire(struct shard *sh);   /* once a second */

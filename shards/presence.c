@@ -1,0 +1,191 @@
+#include "shards/presence.h"
+
+#include <stdio.h>
+
+enum { RETRY_MS = 1000 };
+
+static uint64_t member_hash(const struct shard *sh, const struct home *h, struct slice id)
+{
+    return hash_table(sh->server->table_seed ^ (uintptr_t)h, h->app, id);
+}
+
+static struct member *member_find(struct shard *sh, struct home *h, struct slice id)
+{
+    struct table_node *n = table_find(&sh->members, member_hash(sh, h, id));
+    for (; n != NULL; n = table_find_next(n)) {
+        struct member *m = CONTAINER_OF(n, struct member, node);
+        if (m->home == h && slice_equal(member_id(m), id)) return m;
+    }
+    return NULL;
+}
+
+static uint32_t member_bytes(const struct member *m)
+{
+    return (uint32_t)sizeof(*m) + m->id_json_bytes + m->id_bytes + m->info_bytes;
+}
+
+static struct member *member_make(struct shard *sh, struct home *h, const struct presence *who)
+{
+    struct home_extra *x = home_extra(sh, h);
+    if (x == NULL) return NULL;
+    struct member *m = heap_alloc(sh->heap, (uint32_t)sizeof(*m) + who->id_json.bytes +
+                                                who->id.bytes + who->info_json.bytes);
+    if (m == NULL) return NULL;
+    memset(m, 0, sizeof(*m));
+    m->home = h;
+    m->grace.kind = SHARD_TIMER_MEMBER;
+    m->id_json_bytes = who->id_json.bytes;
+    m->id_bytes = who->id.bytes;
+    m->info_bytes = who->info_json.bytes;
+    memcpy(m->bytes, who->id_json.ptr, who->id_json.bytes);
+    memcpy(m->bytes + m->id_json_bytes, who->id.ptr, who->id.bytes);
+    memcpy(m->bytes + m->id_json_bytes + m->id_bytes, who->info_json.ptr, who->info_json.bytes);
+    table_put(&sh->members, &m->node, member_hash(sh, h, who->id));
+    m->next = x->members;
+    m->link = &x->members;
+    if (m->next != NULL) m->next->link = &m->next;
+    x->members = m;
+    x->members_count++;
+    metric_add(sh->metrics, METRIC_PRESENCE_MEMBERS, h->app, 0, 1);
+    return m;
+}
+
+static void member_end(struct shard *sh, struct home *h, struct member *m)
+{
+    timer_disarm(&sh->re.wheel, &m->grace);
+    table_del(&sh->members, &m->node);
+    *m->link = m->next;
+    if (m->next != NULL) m->next->link = m->link;
+    h->extra->members_count--;
+    metric_add(sh->metrics, METRIC_PRESENCE_MEMBERS, h->app, 0, -1);
+    heap_free(sh->heap, m, member_bytes(m));
+}
+
+/* A buffer that is filled piece by piece; sized beforehand. */
+static uint8_t *put(uint8_t *at, struct slice s)
+{
+    memcpy(at, s.ptr, s.bytes);
+    return at + s.bytes;
+}
+
+static uint8_t *put_text(uint8_t *at, const char *text)
+{
+    return put(at, slice_str(text));
+}
+
+/* member_added or member_removed to every subscriber. The joiner is not among them: its own
+ * subscription joins when it handles the answer, which follows this frame. False at the bound of
+ * the heap: nobody was told. */
+static bool announce(struct shard *sh, struct home *h, const struct member *m, bool added)
+{
+    uint32_t room = 40 + m->id_json_bytes + m->info_bytes;
+    uint8_t *text = heap_alloc(sh->heap, room);
+    struct frame *f = NULL;
+    if (text != NULL) {
+        uint8_t *at = put(put_text(text, "{\"user_id\":"), member_id_json(m));
+        if (added) at = put(put_text(at, ",\"user_info\":"), member_info(m));
+        at = put_text(at, "}");
+        struct slice data = slice_of(text, (uint32_t)(at - text));
+        struct pusher_out o = {
+            .event_json = slice_str(added ? "\"pusher_internal:member_added\""
+                                          : "\"pusher_internal:member_removed\""),
+            .channel = home_name(h),
+        };
+        f = frame_make(sh, pusher_event_text_bytes(&o, data));
+        if (f != NULL) f->bytes_count = pusher_event_text_write(&o, data, frame_room(f));
+        heap_free(sh->heap, text, room);
+    }
+    if (f == NULL) {
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
+        return false;
+    }
+    home_fan(sh, h, f, 0, 0, 0);
+    frame_put(sh, &f);
+    return true;
+}
+
+enum home_status presence_join(struct shard *sh, struct home *h, const struct presence *who,
+                               struct member **out)
+{
+    struct member *m = member_find(sh, h, who->id);
+    uint32_t limit = sh->conf->apps[h->app].max_presence_members_per_channel;
+    if (m == NULL) {
+        if (limit > 0 && h->extra != NULL && h->extra->members_count >= limit) return HOME_FULL;
+        m = member_make(sh, h, who);
+        if (m == NULL) return HOME_NO_MEMORY;
+        if (!announce(sh, h, m, true)) {
+            member_end(sh, h, m);
+            return HOME_NO_MEMORY;
+        }
+    }
+    timer_disarm(&sh->re.wheel, &m->grace);   /* came back in time: nobody needs to know */
+    m->sockets_count++;
+    *out = m;
+    return HOME_OK;
+}
+
+/* Without memory to say so the member stays until there is some: lists never differ silently. */
+static void end_or_retry(struct shard *sh, struct home *h, struct member *m)
+{
+    if (announce(sh, h, m, false)) member_end(sh, h, m);
+    else timer_arm(&sh->re.wheel, &m->grace, sh->re.now_ms + RETRY_MS);
+}
+
+void presence_leave(struct shard *sh, struct home *h, struct member *m, bool abrupt)
+{
+    uint64_t grace_ms = (uint64_t)sh->conf->presence_ungraceful_timeout_seconds * 1000;
+    ASSERT(m->home == h && m->sockets_count > 0);
+    if (--m->sockets_count > 0) return;
+    if (abrupt && grace_ms > 0) {
+        timer_arm(&sh->re.wheel, &m->grace, sh->re.now_ms + grace_ms);
+        return;
+    }
+    end_or_retry(sh, h, m);
+}
+
+void presence_on_grace(struct shard *sh, struct member *m)
+{
+    struct home *h = m->home;
+    ASSERT(m->sockets_count == 0);
+    end_or_retry(sh, h, m);
+    home_release(sh, h);
+}
+
+static uint32_t list_bytes(const struct home_extra *x)
+{
+    uint32_t bytes = 64;
+    for (const struct member *m = x->members; m != NULL; m = m->next) {
+        bytes += 2 * m->id_json_bytes + m->info_bytes + 3;
+    }
+    return bytes;
+}
+
+struct frame *presence_succeeded(struct shard *sh, struct home *h)
+{
+    struct home_extra *x = h->extra;
+    uint32_t room = list_bytes(x);
+    uint8_t *text = heap_alloc(sh->heap, room);
+    if (text == NULL) return NULL;
+    uint8_t *at = put_text(text, "{\"presence\":{\"ids\":[");
+    for (struct member *m = x->members; m != NULL; m = m->next) {
+        at = put(at, member_id_json(m));
+        if (m->next != NULL) at = put_text(at, ",");
+    }
+    at = put_text(at, "],\"hash\":{");
+    for (struct member *m = x->members; m != NULL; m = m->next) {
+        at = put(put_text(put(at, member_id_json(m)), ":"), member_info(m));
+        if (m->next != NULL) at = put_text(at, ",");
+    }
+    char count[32];
+    int n = snprintf(count, sizeof(count), "},\"count\":%u}}", x->members_count);
+    at = put(at, slice_of(count, (uint32_t)n));
+    struct slice data = slice_of(text, (uint32_t)(at - text));
+    struct pusher_out o = {
+        .event_json = slice_str("\"pusher_internal:subscription_succeeded\""),
+        .channel = home_name(h),
+    };
+    struct frame *f = frame_make(sh, pusher_event_text_bytes(&o, data));
+    if (f != NULL) f->bytes_count = pusher_event_text_write(&o, data, frame_room(f));
+    heap_free(sh->heap, text, room);
+    return f;
+}

@@ -1,0 +1,81 @@
+/* The straight line of a publish: made and posted where it was received, sequenced and fanned out
+ * by the channel's home. */
+#include "shards/home.h"
+
+#include "shards/api.h"
+#include "shards/ask.h"
+
+struct publish *publish_make(struct shard *sh, uint32_t app, struct slice name,
+                             const struct pusher_channel *kind)
+{
+    struct publish *p = heap_zalloc(sh->heap, (uint32_t)sizeof(*p) + name.bytes);
+    if (p == NULL) return NULL;
+    p->app = app;
+    p->kind = (uint8_t)kind->kind;
+    p->started_ns = sh->re.now_ns;
+    p->name_bytes = name.bytes;
+    memcpy(p->name, name.ptr, name.bytes);
+    return p;
+}
+
+void publish_free(struct shard *sh, struct publish *p)
+{
+    heap_free(sh->heap, p, (uint32_t)sizeof(*p) + p->name_bytes);
+}
+
+bool publish_room(struct shard *sh, const uint32_t counts[REACTOR_SHARDS_MAX])
+{
+    for (uint16_t to = 0; to < sh->server->shards_count; to++) {
+        if (counts[to] > 0 && mail_room(reactor_box(&sh->re, to)) < counts[to]) {
+            metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_MAILBOX, 1);
+            return false;
+        }
+    }
+    return true;
+}
+
+void publish_post(struct shard *sh, struct publish *p, struct frame *f)
+{
+    struct letter l = {.kind = MAIL_PUBLISH, .payload = f, .arg = {(uintptr_t)p}};
+    shard_answer(sh, shard_home(sh, p->app, slice_of(p->name, p->name_bytes)), &l);
+}
+
+void home_on_publish(struct shard *sh, const struct letter *l)
+{
+    struct publish *p = (void *)(uintptr_t)l->arg[0];
+    struct slice name = slice_of(p->name, p->name_bytes);
+    struct letter answer = {.kind = MAIL_PUBLISHED, .payload = p};
+    struct frame *f = frame_borrow(sh, l->payload, l->from_shard);
+    struct home *h = home_find(sh, p->app, name);
+    if (f == NULL) {
+        answer.arg[0] = HOME_NO_MEMORY;
+    } else {
+        if (h == NULL && p->cache) h = home_make(sh, p->app, name, p->kind, true);
+        if (h != NULL) {
+            if (p->cache) home_cache_put(sh, h, f);
+            answer.arg[1] = home_fan(sh, h, f, p->except_a, p->except_b, p->started_ns);
+            answer.arg[2] = h->extra == NULL ? 0 : h->extra->members_count;
+            home_release(sh, h);
+        }
+    }
+    frame_put(sh, &f);
+    shard_answer(sh, l->from_shard, &answer);
+}
+
+void publish_on_published(struct shard *sh, const struct letter *l)
+{
+    struct publish *p = l->payload;
+    if (l->flags != 0) {                 /* a user's sockets have been told to end */
+        struct letter told = {.kind = MAIL_ASKED, .payload = p->op, .arg = {ASK_YES}};
+        if (p->op != NULL) ask_on_asked(sh, &told);
+    } else if (p->op != NULL) {
+        struct letter told = *l;
+        told.payload = p->op;
+        told.arg[0] = p->index;
+        told.arg[1] = l->arg[0];
+        told.arg[2] = l->arg[1];
+        told.arg[3] = l->arg[2];
+        api_on_published(sh, &told);
+    }
+    publish_free(sh, p);
+}

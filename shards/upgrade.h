@@ -1,0 +1,11 @@
+/* upgrade.h - from a GET /app/{key} to an open Pusher socket, or to the documented refusal.
+ *
+ * Threads  The shard.
+ * Source   spec/pusher-v1.md 1; spec/settled.md 8, 13, 15, 18.
+ */
+#pragma once
+#include "shards/op.h"
+
+/* Handles a request whose path starts with /app/. Same contract as api_request. */
+void upgrade_request(struct shard *sh, struct conn *c, struct op *op, const struct http_request *r,
+                     struct slice whole);
