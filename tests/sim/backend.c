@@ -1,0 +1,272 @@
+#include "tests/sim/backend.h"
+
+#include "proto/sign.h"
+#include "tests/sim/client.h"
+
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { BACKENDS = 3, PENDING_MAX = 64, ACT_PENDING_MAX = 3, TEXT_BYTES = 4096 };
+
+struct pending {                     /* a request that has not been answered */
+    bool     publish;
+    bool     compare;                /* asked when all was quiet: the numbers must fit */
+    uint32_t app, channel;           /* channel WORLD_CHANNELS: the list of all */
+};
+
+struct backend {
+    struct sim_peer *peer;
+    struct sim_pipe  in;
+    struct pending   pending[PENDING_MAX];
+    uint32_t         pending_count;
+    bool             ended;          /* no more requests; answers are still read */
+};
+
+static struct backend backends[BACKENDS];
+
+/* ---- requests ---- */
+
+static void md5_hex(const char *body, uint32_t bytes, char out[33])
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    int good = EVP_Digest(body, bytes, digest, &n, EVP_md5(), NULL);
+    ASSERT(good == 1 && n == 16);
+    for (uint32_t i = 0; i < 16; i++) sprintf(out + 2 * i, "%02x", digest[i]);
+}
+
+/* `info` is the last query parameter, with its &, or empty. */
+static void request(struct backend *b, const char *method, uint32_t app, const char *rest,
+                    const char *info, const char *body, struct pending pending)
+{
+    char query[512], path[256], text[TEXT_BYTES], hex[SIGN_HEX_BYTES + 1] = "", md5[33] = "";
+    uint32_t bytes = (uint32_t)strlen(body);
+    int n = snprintf(query, sizeof(query), "auth_key=%s&auth_timestamp=%llu&auth_version=1.0",
+                     world.apps[app].key, (unsigned long long)(clock_wall_ms() / 1000));
+    if (bytes > 0) {
+        md5_hex(body, bytes, md5);
+        n += snprintf(query + n, sizeof(query) - (size_t)n, "&body_md5=%s", md5);
+    }
+    snprintf(query + n, sizeof(query) - (size_t)n, "%s", info);
+    snprintf(path, sizeof(path), "/apps/%s/%s", world.apps[app].id, rest);
+    struct slice parts[5] = {
+        slice_str(method), slice_str("\n"), slice_str(path), slice_str("\n"), slice_str(query),
+    };
+    sign_hex(slice_str("secret"), parts, 5, hex);
+    n = snprintf(text, sizeof(text),
+                 "%s %s?%s&auth_signature=%s HTTP/1.1\r\nHost: sim\r\n"
+                 "Content-Type: application/json\r\nContent-Length: %u\r\n\r\n%s", method, path,
+                 query, hex, bytes, body);
+    ASSERT(n < (int)sizeof(text) && b->pending_count < PENDING_MAX);
+    sim_pipe_put(&b->peer->to_server, text, (uint32_t)n);
+    b->pending[b->pending_count++] = pending;
+}
+
+static void ask_channel(struct backend *b, uint32_t app, uint32_t channel, bool compare)
+{
+    struct pending p = {.compare = compare, .app = app, .channel = channel};
+    char rest[128];
+    if (channel == WORLD_CHANNELS) {
+        request(b, "GET", app, "channels", "&info=subscription_count", "", p);
+        return;
+    }
+    snprintf(rest, sizeof(rest), "channels/%s", world_name(channel));
+    request(b, "GET", app, rest, world_is_presence(channel)
+            ? "&info=subscription_count,user_count" : "&info=subscription_count", "", p);
+}
+
+/* An event for one to three channels, sometimes not for one of the sockets, sometimes with a key. */
+static void publish(struct backend *b, uint32_t app)
+{
+    char body[1024], names[256] = "", more[128] = "";
+    uint32_t count = 1 + below(3), first = below(WORLD_CHANNELS), key = below(32), except = 0;
+    struct client *c = &clients[below(clients_count)];
+    if (c->state == CLIENT_OPEN && c->socket_id[0] != 0 && c->app == app && maybe(512)) {
+        except = c->number;
+        snprintf(more, sizeof(more), ",\"socket_id\":\"%s\"", c->socket_id);
+    }
+    /* A message has one channel, so an event for several has text that names none. */
+    if (count > 1) first = below(WORLD_NAMES);
+    uint32_t id = count == 1 ? world_message(app, first, except) : 0;
+    for (uint32_t i = 0, n = 0; i < count; i++) {
+        n += (uint32_t)snprintf(names + n, sizeof(names) - n, "%s\"%s\"", i == 0 ? "" : ",",
+                                world_name((first + 5 * i) % (count == 1 ? WORLD_CHANNELS
+                                                                         : WORLD_NAMES)));
+    }
+    size_t used = strlen(more);
+    if (key < 6 && count > 1) {
+        snprintf(more + used, sizeof(more) - used, ",\"idempotency_key\":\"key-%u\"", key);
+    }
+    snprintf(body, sizeof(body), "{\"name\":\"%s\",\"channels\":[%s],\"data\":\"#m%u;%*s\"%s%s}",
+             count == 1 ? "ev" : "many", names, id, (int)below(100), "", more,
+             maybe(512) ? ",\"info\":\"subscription_count\"" : "");
+    request(b, "POST", app, "events", "", body, (struct pending){.publish = true, .app = app});
+}
+
+/* ---- answers ---- */
+
+static uint32_t subs_of(uint32_t app, uint32_t channel, uint32_t *users)
+{
+    struct slice name = slice_str(world_name(channel));
+    struct shard *any = &world.server.shards[0];
+    struct shard *sh = &world.server.shards[shard_home(any, app, name)];
+    struct home *h = home_find(sh, app, name);
+    *users = h == NULL || h->extra == NULL ? 0 : h->extra->members_count;
+    return h == NULL ? 0 : h->subs_count;
+}
+
+static void compare_one(const struct pending *p, const char *body)
+{
+    char want[64];
+    uint32_t users, subs = subs_of(p->app, p->channel, &users);
+    snprintf(want, sizeof(want), "\"occupied\":%s", subs > 0 ? "true" : "false");
+    MUST(strstr(body, want) != NULL, "%s of %s", body, world_name(p->channel));
+    snprintf(want, sizeof(want), "\"subscription_count\":%u", subs);
+    MUST(strstr(body, want) != NULL, "%s of %s, %u subscriptions", body, world_name(p->channel),
+         subs);
+    snprintf(want, sizeof(want), "\"user_count\":%u", users);
+    MUST(!world_is_presence(p->channel) || strstr(body, want) != NULL, "%s of %s, %u users", body,
+         world_name(p->channel), users);
+}
+
+static void compare_all(const struct pending *p, const char *body)
+{
+    char want[128];
+    uint32_t expected = 0, found = 0, users;
+    for (uint32_t i = 0; i < WORLD_NAMES; i++) {
+        uint32_t subs = subs_of(p->app, i, &users);
+        if (subs == 0) continue;
+        expected++;
+        snprintf(want, sizeof(want), "\"%s\":{\"subscription_count\":%u}", world_name(i), subs);
+        MUST(strstr(body, want) != NULL, "no %s in %s", want, body);
+    }
+    for (const char *at = body; (at = strstr(at, "\"subscription_count\"")) != NULL; at++) found++;
+    MUST(found == expected, "%u of %u channels: %s", found, expected, body);
+}
+
+static void on_answer(struct backend *b, uint32_t status, const char *body)
+{
+    MUST(b->pending_count > 0, "an answer that nobody asked for: %u %s", status, body);
+    struct pending p = b->pending[0];
+    b->pending_count--;
+    memmove(b->pending, b->pending + 1, b->pending_count * sizeof(p));
+    MUST(status == 200 || status == 503, "answer %u: %s", status, body);
+    MUST(status == 200 || world.failed > 0 || strstr(body, "Idempotent") != NULL ||
+             world.server.draining, "answer %u: %s", status, body);
+    if (status != 200 || !p.compare) return;
+    if (p.channel == WORLD_CHANNELS) compare_all(&p, body);
+    else compare_one(&p, body);
+}
+
+static bool take_answer(struct backend *b)
+{
+    static char text[1 << 16];
+    uint8_t *at = sim_pipe_at(&b->in), *end;
+    if (at == NULL || (end = memmem(at, b->in.count, "\r\n\r\n", 4)) == NULL) return false;
+    const char *length = memmem(at, (size_t)(end - at), "ontent-Length: ", 15);
+    uint32_t head = (uint32_t)(end + 4 - at);
+    uint32_t bytes = length == NULL ? 0 : (uint32_t)strtoul(length + 15, NULL, 10);
+    MUST(memcmp(at, "HTTP/1.1 ", 9) == 0 && bytes < sizeof(text), "what is %.20s", at);
+    if (b->in.count < head + bytes) return false;
+    memcpy(text, at + head, bytes);
+    text[bytes] = 0;
+    uint32_t status = (uint32_t)strtoul((char *)at + 9, NULL, 10);
+    sim_pipe_skip(&b->in, head + bytes);
+    if (status == 408) {                 /* it took too long to arrive */
+        b->ended = true;
+        b->pending_count = 0;
+        return true;
+    }
+    on_answer(b, status, text);
+    return true;
+}
+
+/* ---- the life of a connection ---- */
+
+static void connect_one(struct backend *b)
+{
+    struct ring_addr addr = {{0}};
+    b->peer = ring_sim_connect(world.server.shards[below(world.shards)].re.ring, 0, addr);
+    b->peer->owner = WORLD_CLIENTS_MAX;   /* none of the clients */
+    b->peer->window = 1 << 16;
+}
+
+static void leave(struct backend *b, bool broken)
+{
+    if (b->peer == NULL) return;
+    b->peer->broken = b->peer->broken || broken;
+    b->peer->ended = true;
+    ring_sim_drop(&b->peer);
+    sim_pipe_free(&b->in);
+    *b = (struct backend){0};
+}
+
+static bool read_one(struct backend *b)
+{
+    if (b->peer == NULL) return false;
+    uint32_t n = b->peer->from_server.count;
+    if (n > 0) {
+        sim_pipe_put(&b->in, sim_pipe_at(&b->peer->from_server), n);
+        sim_pipe_skip(&b->peer->from_server, n);
+    }
+    while (take_answer(b)) continue;
+    if (b->peer->saw_end && b->peer->from_server.count == 0) {
+        MUST(b->pending_count == 0 || world.failed > 0, "cut before %u answers",
+             b->pending_count);
+        leave(b, false);
+        return true;
+    }
+    return n > 0;
+}
+
+void backend_open_all(void)
+{
+    memset(backends, 0, sizeof(backends));
+}
+
+bool backend_read_all(void)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < BACKENDS; i++) {
+        if (read_one(&backends[i])) any = true;
+    }
+    return any;
+}
+
+void backend_act(void)
+{
+    struct backend *b = &backends[below(BACKENDS)];
+    uint32_t app = below(2), what = below(100);
+    if (b->peer == NULL) {
+        connect_one(b);
+    } else if (b->pending_count >= ACT_PENDING_MAX || b->ended) {
+        return;
+    } else if (what < 70) {
+        publish(b, app);
+    } else if (what < 95) {
+        ask_channel(b, app, below(WORLD_NAMES), false);
+    } else if (what < 98) {
+        ask_channel(b, app, WORLD_CHANNELS, false);
+    } else if (maybe(512)) {
+        leave(b, maybe(512));
+    } else {                             /* what was asked is still answered */
+        b->ended = b->peer->ended = true;
+    }
+}
+
+void backend_ask_all(void)
+{
+    struct backend *b = &backends[0];
+    leave(b, false);
+    connect_one(b);
+    for (uint32_t app = 0; app < 2; app++) {
+        for (uint32_t i = 0; i < WORLD_NAMES; i++) ask_channel(b, app, i, true);
+        ask_channel(b, app, WORLD_CHANNELS, true);
+    }
+}
+
+void backend_close_all(void)
+{
+    for (uint32_t i = 0; i < BACKENDS; i++) leave(&backends[i], maybe(512));
+}

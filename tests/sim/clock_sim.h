@@ -1,0 +1,5 @@
+/* clock_sim.h - core/clock.h for the simulation: time is what the script says. */
+#pragma once
+#include "core/clock.h"
+
+extern uint64_t clock_sim_ns;

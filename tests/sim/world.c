@@ -1,0 +1,246 @@
+#include "tests/sim/world.h"
+
+#include "tests/sim/client.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct world world;
+
+static const char *const names[WORLD_CHANNELS] = {
+    "news", "orders", "chat-3", "private-a", "private-b", "private-encrypted-e", "presence-x",
+    "presence-y", "presence-z", "cache-p", "cache-q", "private-cache-r", "presence-cache-s",
+    "private-encrypted-cache-t", "rare",
+    "#server-to-user-u0", "#server-to-user-u1", "#server-to-user-u2", "#server-to-user-u3",
+    "#server-to-user-u4", "#server-to-user-u5",
+};
+
+void world_fail(const char *format, ...)
+{
+    va_list args;
+    fprintf(stderr, "sim: seed %llu, step %u: ", (unsigned long long)world.seed, world.step);
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, "\nreplay: sim --seed %llu --shards %u --steps %u\n",
+            (unsigned long long)world.seed, world.shards, world.steps);
+    abort();
+}
+
+const char *world_name(uint32_t channel)
+{
+    ASSERT(channel < WORLD_CHANNELS);
+    return names[channel];
+}
+
+int world_channel(struct slice name)
+{
+    for (int i = 0; i < WORLD_CHANNELS; i++) {
+        if (slice_is(name, names[i])) return i;
+    }
+    return -1;
+}
+
+/* ---- messages ---- */
+
+uint32_t world_message(uint32_t app, uint32_t channel, uint32_t except)
+{
+    if (world.messages_count == world.messages_room) {
+        world.messages_room = u32_max(2 * world.messages_room, 1024);
+        world.messages = realloc(world.messages, world.messages_room * sizeof(struct message));
+        ASSERT(world.messages != NULL);
+    }
+    if (world.messages_count == 0) world.messages[world.messages_count++] = (struct message){0};
+    world.messages[world.messages_count] = (struct message){
+        .except = except, .app = (uint16_t)app, .channel = (uint16_t)channel,
+    };
+    return world.messages_count++;
+}
+
+uint32_t world_message_in(const void *text, uint32_t bytes)
+{
+    const char *at = memmem(text, bytes, "#m", 2);
+    return at == NULL ? 0 : (uint32_t)strtoul(at + 2, NULL, 10);
+}
+
+void world_publish(uint32_t shard, uint32_t app, uint32_t channel, uint64_t except_a,
+                   uint64_t except_b, uint32_t except)
+{
+    struct shard *sh = &world.server.shards[shard];
+    char data[256];
+    struct pusher_channel kind;
+    char error[PUSHER_ERROR_TEXT_BYTES];
+    struct slice name = slice_str(names[channel]);
+    uint32_t counts[REACTOR_SHARDS_MAX] = {0};
+    bool good = pusher_channel_parse(name, 0, &kind, error);
+    ASSERT(good);
+    int n = snprintf(data, sizeof(data), "\"#m%u;%*s\"",
+                     world_message(app, channel, except), (int)below(200), "");
+    struct pusher_out o = {
+        .event_json = slice_str("\"ev\""), .channel = name,
+        .data_json = slice_of(data, (uint32_t)n),
+    };
+    counts[shard_home(sh, app, name)] = 1;
+    struct frame *f = frame_make(sh, pusher_event_bytes(&o));
+    struct publish *p = f == NULL ? NULL : publish_make(sh, app, name, &kind);
+    if (p == NULL || !publish_room(sh, counts)) {
+        if (p != NULL) publish_free(sh, p);
+        frame_put(sh, &f);
+        return;
+    }
+    f->bytes_count = pusher_event_write(&o, frame_room(f));
+    p->except_a = except_a;
+    p->except_b = except_b;
+    p->cache = kind.cache;
+    publish_post(sh, p, f);
+}
+
+/* ---- the server ---- */
+
+static void configure_apps(void)
+{
+    static char *ids[WORLD_APPS] = {"one", "two", "off", "small"};
+    static char *keys[WORLD_APPS] = {"key-one", "key-two", "key-off", "key-small"};
+    for (uint32_t i = 0; i < WORLD_APPS; i++) {
+        struct conf_app *a = &world.apps[i];
+        *a = world.conf_apps[0];
+        a->id = ids[i];
+        a->key = keys[i];
+        a->secret = "secret";
+        a->enabled = i != 2;
+        a->enable_client_messages = a->enable_user_authentication = true;
+        a->enable_watchlist_events = true;
+        a->enable_subscription_count = maybe(512);
+        a->max_presence_members_per_channel = i == 1 ? 3 : 0;
+        a->max_connections = i == 3 ? 3 : 0;
+        a->idempotency_ttl_seconds = 3;
+    }
+    world.conf.apps = world.apps;
+    world.conf.apps_count = WORLD_APPS;
+}
+
+static void configure(void)
+{
+    char *argv[] = {"sim", NULL}, *environment[] = {NULL};
+    enum conf_action action;
+    char error[256];
+    struct conf *c = &world.conf;
+    err_t e = conf_load(c, 1, argv, environment, &action, error, sizeof(error));
+    ASSERT(e == OK);
+    world.conf_apps = c->apps;
+    configure_apps();
+    c->shards = world.shards;
+    c->connections_capacity = maybe(256) ? 12 * world.shards : 1000;
+    c->max_connections = maybe(256) ? 20 : 0;
+    c->max_channels_per_connection = maybe(256) ? 3 : 100;
+    c->shard_memory_mb = 64;
+    c->websocket_max_bytes = 2048 + below(16384);
+    c->websocket_max_messages = 8 + below(64);
+    c->websocket_max_payload_kb = 4;
+    c->cache_ttl = maybe(512) ? 5 : 3600;
+    c->cache_max_bytes = maybe(512) ? 1024 : 1 << 20;
+    c->presence_ungraceful_timeout_seconds = maybe(512) ? 2 : 0;
+    c->user_authentication_timeout = maybe(256) ? 60 : 0;
+    c->activity_timeout = 20;
+    c->websocket_pong_timeout = 5;
+}
+
+static void open_shard(uint32_t i)
+{
+    struct shard *sh = &world.server.shards[i];
+    sh->server = &world.server;
+    sh->conf = &world.conf;
+    sh->id = (uint16_t)i;
+    sh->metrics = &world.sets[i];
+    err_t e = metric_open(&world.sets[i], &world.table, (int32_t)i);
+    ASSERT(e == OK);
+    e = shard_open(sh);
+    ASSERT(e == OK);
+    rng_seed(&sh->re.rng, world.seed * 64 + i);
+    world.baseline[i] = heap_used_objects(sh->heap);
+}
+
+void world_open(void)
+{
+    static const char *app_names[WORLD_APPS];
+    static struct slice ids[WORLD_APPS], keys[WORLD_APPS], secrets[WORLD_APPS];
+    struct server *s = &world.server;
+    configure();
+    for (uint32_t i = 0; i < WORLD_APPS; i++) {
+        app_names[i] = world.apps[i].id;
+        ids[i] = slice_str(world.apps[i].id);
+        keys[i] = slice_str(world.apps[i].key);
+        secrets[i] = slice_str(world.apps[i].secret);
+    }
+    *s = (struct server){
+        .conf = &world.conf, .shards_count = world.shards, .office = &world.office,
+        .table_seed = world.seed, .metric_table = &world.table, .metrics_fd = -1, .app_ids = ids,
+        .app_keys = keys, .app_secrets = secrets, .started = 1,
+    };
+    struct metric_table_conf t = {
+        .app_ids = app_names, .apps_count = WORLD_APPS, .prefix = "sockudo_", .port = "9601",
+    };
+    err_t e = reactor_office_open(&world.office, world.shards);
+    ASSERT(e == OK);
+    e = metric_table_open(&world.table, series_table, METRIC_COUNT, &t);
+    ASSERT(e == OK);
+    s->shards = mem_reserve(world.shards * sizeof(struct shard));
+    ASSERT(s->shards != NULL);
+    for (uint32_t i = 0; i < world.shards; i++) open_shard(i);
+}
+
+void world_close(void)
+{
+    for (uint32_t i = 0; i < world.shards; i++) {
+        shard_close(&world.server.shards[i]);
+        metric_close(&world.sets[i]);
+    }
+    mem_release(world.server.shards, world.shards * sizeof(struct shard));
+    metric_table_close(&world.table);
+    reactor_office_close(&world.office);
+    for (uint32_t a = 0; a < WORLD_APPS; a++) {
+        for (uint32_t c = 0; c < WORLD_CHANNELS; c++) free(world.logs[a][c].ids);
+    }
+    free(world.messages);
+    world.conf.apps = world.conf_apps;
+    world.conf.apps_count = 1;
+    conf_free(&world.conf);
+}
+
+/* ---- time and turns ---- */
+
+void world_pass(uint64_t ms)
+{
+    clock_sim_ns += ms * 1000000;
+}
+
+bool world_turn(uint32_t shard)
+{
+    struct reactor *r = &world.server.shards[shard].re;
+    r->now_ns = clock_mono_ns();
+    r->now_ms = r->now_ns / 1000000;
+    r->wall_ms = clock_wall_ms();
+    if (world.lazy_fan && maybe(512)) world.server.shards[shard].fan_budget = below(4);
+    return reactor_turn(r);
+}
+
+void world_settle(bool (*settle)(void))
+{
+    bool faults = world.faults;
+    uint32_t event = ring_sim_chances.event;
+    world.faults = false;
+    for (uint32_t round = 0, quiet = 0; quiet < 12; round++) {
+        ring_sim_chances.event = quiet > 2 ? 1024 : event;   /* what is possible does happen */
+        bool any = settle();
+        uint32_t first = below(world.shards);
+        for (uint32_t i = 0; i < world.shards; i++) {
+            if (world_turn((first + i) % world.shards)) any = true;
+        }
+        quiet = any ? 0 : quiet + 1;
+        MUST(round < 100000, "the server never comes to rest");
+        if (round % 64 == 63) world_pass(1);
+    }
+    ring_sim_chances.event = event;
+    world.faults = faults;
+}
