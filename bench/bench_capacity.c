@@ -40,10 +40,11 @@ static void on_close(void *ctx, uint32_t id)
     bench_die("connection %u was closed", id);
 }
 
-static void open_all(struct answers *a, const struct server *server, uint32_t conns)
+static void open_all(struct answers *a, const struct server *server, uint32_t conns,
+                     uint32_t source_first)
 {
     struct load_conf conf = {.port = server->port, .conns_max = conns, .ctx = a,
-                             .recv_buffers = 512, .on_item = on_item, .on_close = on_close,
+                             .recv_buffers = 512, .source_first = source_first, .on_item = on_item, .on_close = on_close,
                              .sources_count = (uint32_t)bench_arg("sources", 16)};
     *a = (struct answers){0};
     load_open(&a->load, &conf);
@@ -85,7 +86,7 @@ static void hold(uint32_t conns, uint64_t idle_seconds)
 
     server_start(&server, (uint32_t)bench_arg("shards", 2), -1, quiet);
     struct server_memory before = server_memory(server.pid);
-    open_all(&a, &server, conns);
+    open_all(&a, &server, conns, 16);
     ask_all(&a, conns);
     bench_sleep_ns(1000000000);
 
@@ -114,7 +115,7 @@ static void heartbeats(uint32_t conns, uint64_t every_seconds)
 
     snprintf(text, sizeof text, "activity_timeout=%lu", every_seconds);
     server_start(&server, (uint32_t)bench_arg("shards", 2), -1, extra);
-    open_all(&a, &server, conns);
+    open_all(&a, &server, conns, 80);
     idle_share(&a, &server, every_seconds);       /* until the first pings are out */
     uint64_t pings = a.pings;
     double   share = idle_share(&a, &server, every_seconds);

@@ -173,7 +173,7 @@ int main(int argc, char **argv)
                "bar-percent", 600);
     uint32_t pairs = (uint32_t)bench_arg("pairs", 5), payload_bytes = 0;
     subs_count = (uint32_t)bench_arg("subs", 1000);
-    publishers = (uint32_t)bench_arg("publishers", 2);
+    publishers = (uint32_t)bench_arg("publishers", 1);
     data_bytes = (uint32_t)bench_arg("data-bytes", 100);
     warm = (uint32_t)bench_arg("warm", 100);
     messages = (uint32_t)bench_arg("messages", 400);

@@ -25,6 +25,7 @@ int main(int argc, char **argv)
     bench_open(argc, argv, "conns,sources,in-flight,shards,bar", 300);
     uint32_t conns = (uint32_t)bench_arg("conns", 100000);
     struct load_conf conf = {.conns_max = conns, .on_close = on_close,
+                             .source_first = 1,
                              .sources_count = (uint32_t)bench_arg("sources", 8)};
 
     server_start(&server, (uint32_t)bench_arg("shards", 2), -1, NULL);

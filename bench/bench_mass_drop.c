@@ -61,10 +61,12 @@ static void on_close(void *ctx, uint32_t id)
     bench_die("survivor %u was closed", id);
 }
 
-static void hold(struct load **l, struct echo *e, uint16_t port, uint32_t conns)
+static void hold(struct load **l, struct echo *e, uint16_t port, uint32_t conns,
+                 uint32_t source_first)
 {
     struct load_conf conf = {.port = port, .conns_max = conns, .ctx = e, .recv_buffers = 256,
-                             .on_item = on_item, .on_close = on_close, .sources_count = 8};
+                             .on_item = on_item, .on_close = on_close, .sources_count = 16,
+                             .source_first = source_first};
     load_open(l, &conf);
     load_fill(*l, LOAD_WS, 0, conns, 512);
 }
@@ -80,7 +82,7 @@ static pid_t start_victims(uint16_t port, uint32_t conns)
         struct load *l;
         struct echo  none = {0};
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        hold(&l, &none, port, conns);
+        hold(&l, &none, port, conns, 144);
         if (write(ready[1], "r", 1) != 1) _exit(1);
         while (getppid() == parent) load_poll(l, 200000000);
         _exit(0);
@@ -166,7 +168,7 @@ static void open_echo(struct echo *e, uint16_t port, uint32_t conns)
     e->tail = bench_calloc(conns, sizeof *e->tail);
     e->sample_due_ns = bench_calloc(SAMPLES_MAX, sizeof *e->sample_due_ns);
     e->sample_ns = bench_calloc(SAMPLES_MAX, sizeof *e->sample_ns);
-    hold(&e->load, e, port, conns);
+    hold(&e->load, e, port, conns, 160);
 }
 
 /* What the dead half had used must be back: half of the growth, and a little slack. */
@@ -193,7 +195,7 @@ int main(int argc, char **argv)
     double heap_empty = server_metric(&server, "sockudo_heap_used_bytes");
     pid_t  victims = start_victims(server.port, half);
     open_echo(&echo, server.port, echoes);
-    hold(&holders, &none, server.port, conns - half - echoes);
+    hold(&holders, &none, server.port, conns - half - echoes, 176);
     server_wait_metric(&server, "sockudo_connected", conns, BACK_NS_MAX);
     bench_sleep_ns(1500000000);                      /* heap gauges are copied once a second */
 

@@ -118,7 +118,7 @@ void load_open(struct load **out, const struct load_conf *conf)
                                      .sin_addr.s_addr = htonl(0x7f000001)};
     for (uint32_t i = 0; i < l->conf.sources_count; i++) {
         l->sources[i] = (struct sockaddr_in){.sin_family = AF_INET,
-                                             .sin_addr.s_addr = htonl(0x7f000801 + i)};
+                                             .sin_addr.s_addr = htonl(0x7f000800 + conf->source_first + i)};
     }
     l->conns = bench_calloc(conf->conns_max, sizeof *l->conns);
     l->scratch = bench_calloc(1, LOAD_SCRATCH_BYTES);
@@ -350,10 +350,12 @@ static void take_cqe(struct load *l, struct bank *b, struct io_uring_cqe *cqe)
             opened(l, id);
             break;
         }
+        fprintf(stderr, "bench: connect %u: %s\n", id, strerror(-cqe->res));
         if (c->kind == LOAD_WS) c->recv_armed = false;   /* a quiet link fails as one */
         load_shut(l, id);
         break;
     case STEP_SOCKET: case STEP_BIND: case STEP_UPGRADE:
+        fprintf(stderr, "bench: connection %u: %s\n", id, strerror(-cqe->res));
         c->recv_armed = false;
         load_shut(l, id);
         break;

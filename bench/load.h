@@ -30,7 +30,8 @@ struct load_conf {
     uint32_t bank_slots;       /* connections per ring; 0: 16,000 */
     uint32_t recv_bytes;       /* one receive buffer; 0: 512 */
     uint32_t recv_buffers;     /* per bank, a power of two; 0: 1,024 */
-    uint32_t sources_count;    /* addresses 127.0.8.1 and up to come from; 0: the default one */
+    uint32_t sources_count;    /* addresses to come from, 127.0.8.x; 0: the default one */
+    uint32_t source_first;     /* x of the first. Ports of closed connections rest for a while */
     uint32_t rcvbuf_bytes;     /* SO_RCVBUF; 0: the system's default */
     void    *ctx;
     void (*on_open)(void *ctx, uint32_t id);                                /* may be NULL */

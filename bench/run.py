@@ -16,6 +16,7 @@ import platform
 import re
 import subprocess
 import sys
+import time
 
 BENCH = pathlib.Path(__file__).resolve().parent
 RESULTS = BENCH / "RESULTS.md"
@@ -23,8 +24,8 @@ RESULTS = BENCH / "RESULTS.md"
 # name, heading, one or more of (program, options, options of --quick), what is compared
 PLAN = [
     ("fanout", "Fan-out to 1,000 subscribers of one channel, one shard", [
-        ("bench_fanout", "--publishers 2 --pairs 7",
-         "--publishers 2 --pairs 1 --messages 40 --warm 10 --bar-percent 0"),
+        ("bench_fanout", "--publishers 1 --pairs 7",
+         "--publishers 1 --pairs 1 --messages 40 --warm 10 --bar-percent 0"),
         ("bench_fanout", "--publishers 32 --window 64 --pairs 5 --messages 1600 --bar-percent 75",
          "--publishers 16 --pairs 1 --messages 100 --warm 20 --bar-percent 0"),
     ], "The server and the bare loop (`limit_fanout`) in turn: same core, same receivers, same "
@@ -83,12 +84,25 @@ def machine():
             f"RLIMIT_NOFILE {nofile}, loopback; load and server on the same cores")
 
 
+def busy_share():
+    """How much of the machine other work takes, over one second: figures suffer from it."""
+    def ticks():
+        with open("/proc/stat", encoding="ascii") as f:
+            values = [int(v) for v in f.readline().split()[1:]]
+        return values[3] + values[4], sum(values)
+    idle, total = ticks()
+    time.sleep(1)
+    idle_now, total_now = ticks()
+    return 1 - (idle_now - idle) / max(1, total_now - total)
+
+
 def run_one(build, program, options):
     """One program's text and exit code; its output is shown as it comes."""
     command = [str(build / "bench" / program), *options.split()]
     limit = TIMEOUT_S + (7200 if program == "bench_soak" else 0)
     print(f"\n$ {program} {options}", flush=True)
-    lines = []
+    lines = [f"{100 * busy_share():.0f}% of the machine was busy with other work before the run"]
+    print(lines[0], flush=True)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                           text=True) as p:
         for line in p.stdout:            # ends by itself: every program sets itself an alarm

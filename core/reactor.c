@@ -154,7 +154,10 @@ void reactor_run(struct reactor *r)
     read_clocks(r);
     for (;;) {
         bool more = reactor_turn(r);
-        if (r->ops->finished(r->ctx)) return;
+        if (r->ops->finished(r->ctx)) {
+            ring_sleep(r->ring, 0);   /* submits the wake-ups for this turn's letters */
+            return;
+        }
         if (!more) rest(r);
         read_clocks(r);
         read_busy(r);

@@ -8,7 +8,8 @@
  * Threads  One owner: the thread that called ring_open (SINGLE_ISSUER, DEFER_TASKRUN).
  *          ring_wake_fd and ring_wake_by_event: any thread.
  * Order    Completions of one socket's receives come in stream order. Nothing is promised between
- *          sockets. Handlers run only inside ring_turn and may start any operation.
+ *          sockets. Handlers run only inside ring_turn and may start any operation. What a call
+ *          queues goes to the kernel with the next ring_turn or ring_sleep.
  * Bounds   socks_max sockets plus RING_SOCKS_SPARE, so that "over capacity" can be said politely;
  *          accepts_max outstanding accepts, each with its own address (a multishot accept shares
  *          one sockaddr and reports the last) and never more than there are free slots (a full
@@ -69,7 +70,9 @@ MUST_CHECK err_t ring_open(struct ring **out, const struct ring_conf *conf, char
 /* Closes the rings; the kernel closes the sockets. Clears *r. */
 void ring_close_all(struct ring **r);
 
-/* Accept from a listening descriptor (borrowed, kept open by the caller). */
+/* Accept from a listening descriptor (borrowed, kept open by the caller). A second one gets a small
+ * share of the accepts, at least one. When accepting fails for want of memory or files it rests for
+ * 100 ms; connections wait in the listener's queue. */
 void ring_listen(struct ring *r, int fd, uint32_t tag);
 /* Stop accepting: outstanding accepts are cancelled, no new ones start. */
 void ring_listen_stop(struct ring *r);
@@ -83,22 +86,26 @@ void ring_recv_stop(struct ring *r, uint32_t sock, uint32_t gen);
 void ring_send(struct ring *r, uint32_t sock, uint32_t gen, const struct iovec *iov,
                uint32_t iov_count);
 /* Shut down sending only (the peer reads to the end and answers with its own), or both directions:
- * outstanding receives and sends end. No completion is reported. */
+ * outstanding receives and sends end. No completion is reported. The kernel does it on a thread of
+ * its own, so it may come later than operations queued after it, but never after a ring_close. */
 void ring_shutdown(struct ring *r, uint32_t sock, uint32_t gen, bool both);
-/* Close. Call only when no receive and no send is outstanding (else the file stays open). */
+/* Close. Call only when no receive and no send is outstanding (else the file stays open). Waits for
+ * the socket's shutdowns. */
 void ring_close(struct ring *r, uint32_t sock, uint32_t gen);
 
-/* Submit what is queued, collect and dispatch completions. True when more work is waiting. */
+/* Submit what is queued, collect and dispatch completions. True when a bound left completions for
+ * the next turn; what handlers queued meanwhile does not count, since sleeping submits it too. */
 bool ring_turn(struct ring *r);
 
-/* Sleep until a completion, a wake-up or timeout_ns (UINT64_MAX: no limit). ring_sleep_ready must
- * be called first; when it says true there is work and the caller must not sleep. ring_awake must
- * be called afterwards in both cases. */
+/* Submit what is queued and sleep until a completion, a wake-up or timeout_ns (UINT64_MAX: no
+ * limit). ring_sleep_ready must be called first; when it says true there is work and the caller
+ * must not sleep. ring_awake must be called afterwards in both cases. */
 bool ring_sleep_ready(struct ring *r);
 void ring_sleep(struct ring *r, uint64_t timeout_ns);
 void ring_awake(struct ring *r);
 
-/* Wake another shard: queue a message to its first ring (ring_wake_fd of that ring). */
+/* Wake another shard: queue a message to its first ring (ring_wake_fd of that ring), which is where
+ * it sleeps. It leaves with the next ring_turn or ring_sleep. */
 int  ring_wake_fd(const struct ring *r);
 void ring_wake(struct ring *r, int wake_fd);
 /* Wake from a thread without a ring. */

@@ -310,7 +310,7 @@ static bool bank_flagged(const struct bank *b)
 
 /* Submit what is queued and collect up to about a turn's share of completions. One enter runs at
  * most 20 pieces of deferred work (Linux 6.18) and flags the rest, so it is repeated while it
- * brings something. The flag may stay set with nothing behind it: then nothing comes and we stop. */
+ * brings something. The flag may stay set with nothing behind it: then nothing comes, we stop. */
 static void bank_collect(struct ring *r, struct bank *b)
 {
     uint32_t ready = io_uring_cq_ready(&b->ring), before;

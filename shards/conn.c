@@ -51,7 +51,10 @@ static void on_accept(void *ctx, uint32_t sock, uint32_t tag, const struct ring_
 static void on_end(struct shard *sh, struct conn *c)
 {
     c->ended = true;
-    if (c->state == CONN_HTTP && (c->busy || c->out_count > 0)) {
+    if (c->state == CONN_HTTP && (c->busy || (c->in != NULL && c->out_count > 0))) {
+        return;                          /* conn_resume_input: what was asked is answered first */
+    }
+    if (c->state == CONN_HTTP && c->out_count > 0) {
         c->last = true;
         return;
     }
@@ -192,7 +195,7 @@ void conn_on_timer(struct shard *sh, struct conn *c)
     switch ((enum conn_state)c->state) {
     case CONN_HTTP:                      /* no request in time, or idle for long */
         if (c->busy) return;
-        if (c->in != NULL) {
+        if (c->in != NULL && !c->last) {
             reply_bad(sh, c, 408, "Request Timeout");
         } else {
             conn_kill(sh, c);
@@ -213,7 +216,10 @@ void conn_on_timer(struct shard *sh, struct conn *c)
 
 void conn_out_empty(struct shard *sh, struct conn *c)
 {
-    if (c->state != CONN_CLOSING && !c->last) return;
+    if (c->state != CONN_CLOSING && !c->last) {
+        if (c->state == CONN_HTTP && (c->in != NULL || c->paused)) conn_resume_input(sh, c);
+        return;
+    }
     if (c->state == CONN_HTTP && c->busy) return;
     if (c->ended) {
         conn_kill(sh, c);

@@ -61,7 +61,8 @@ struct conn {
     struct timer       timer;            /* the one deadline of the current state */
     struct conn_input *in;               /* owned; NULL while nothing is half received */
     struct conn_input *message;          /* owned; fragments of an unfinished message */
-    struct conn_queue *out_first, *out_last;   /* owned; NULL while nothing is queued */
+    struct frame      *out_one;          /* counted; the queue's first frame, if it came alone */
+    struct conn_queue *out_first, *out_last;   /* owned; frames behind it, NULL while there are none */
     uint32_t           out_bytes, out_count;
     uint32_t           out_offset;       /* bytes of the first frame already sent */
     uint32_t           send_turn;        /* turn in which the send under way was started */

@@ -9,7 +9,11 @@
 #include "shards/reply.h"
 #include "shards/session.h"
 
-enum { INPUT_ROOM_MIN = 512, HTTP_LINE_MAX = 8192, HTTP_HEAD_MAX = 16384, PIPELINE_MAX = 65536 };
+enum { INPUT_ROOM_MIN = 512, HTTP_LINE_MAX = 8192, HTTP_HEAD_MAX = 16384 };
+enum {
+    PIPELINE_IN_MAX = 65536,      /* gathered behind a request that waits: then reading stops */
+    PIPELINE_OUT_MAX = 262144,    /* answers not yet read by the client: then the next ones wait */
+};
 
 static struct http_limits http_limits_of(const struct shard *sh)
 {
@@ -232,11 +236,17 @@ static uint32_t take_ws(struct shard *sh, struct conn *c, uint8_t *data, uint32_
 
 /* ---- the loop ---- */
 
+/* A request waits for its answer, or the client does not read its answers. */
+static bool is_held(const struct conn *c)
+{
+    return c->busy || (c->state == CONN_HTTP && c->out_bytes > PIPELINE_OUT_MAX);
+}
+
 /* Parse as much as is there. Returns bytes consumed. */
 static uint32_t run(struct shard *sh, struct conn *c, uint8_t *data, uint32_t bytes)
 {
     uint32_t used = 0;
-    while (used < bytes && !c->busy) {
+    while (used < bytes && !is_held(c)) {
         uint32_t n;
         c->need = 0;
         if (c->state == CONN_HTTP && !c->last) {
@@ -282,7 +292,8 @@ static void out_of_memory(struct shard *sh, struct conn *c)
 
 static void pause_if_flooding(struct shard *sh, struct conn *c)
 {
-    if (c->busy && c->in != NULL && c->in->bytes > PIPELINE_MAX && !c->paused && c->receiving) {
+    if (is_held(c) && c->in != NULL && c->in->bytes > PIPELINE_IN_MAX && !c->paused &&
+        c->receiving) {
         c->paused = true;
         ring_recv_stop(sh->re.ring, conn_sock(sh, c), c->gen);
     }
@@ -291,18 +302,18 @@ static void pause_if_flooding(struct shard *sh, struct conn *c)
 void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t count)
 {
     sh->input_of = c;
-    if (c->in == NULL && !c->busy) {
+    if (c->in == NULL && !is_held(c)) {
         uint32_t used = run(sh, c, bytes, count);
         if (c->state != CONN_DEAD && used < count &&
             !gather(sh, &c->in, bytes + used, count - used, c->need)) {
             out_of_memory(sh, c);
         } else if (c->stash && c->in != NULL) {
             c->stash = false;
-            if (c->state != CONN_DEAD && !c->busy) run_gathered(sh, c);
+            if (c->state != CONN_DEAD && !is_held(c)) run_gathered(sh, c);
         }
     } else if (!gather(sh, &c->in, bytes, count, c->need)) {
         out_of_memory(sh, c);
-    } else if (!c->busy && c->in->bytes >= c->need) {
+    } else if (!is_held(c) && c->in->bytes >= c->need) {
         run_gathered(sh, c);
     }
     sh->input_of = NULL;
@@ -318,19 +329,23 @@ void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t 
 void conn_resume_input(struct shard *sh, struct conn *c)
 {
     if (sh->input_of == c || c->state == CONN_DEAD) return;
-    if (c->in != NULL && !c->busy) {
+    if (c->in != NULL && !is_held(c) && c->in->bytes >= c->need) {
         struct conn *before = sh->input_of;
         sh->input_of = c;
         c->stash = false;
         run_gathered(sh, c);
         sh->input_of = before;
     }
-    if (c->paused && !c->busy && c->state != CONN_DEAD) {
+    if (c->paused && !is_held(c) && c->state != CONN_DEAD) {
         c->paused = false;
         if (!c->receiving && !c->ended) {
             c->receiving = true;
             ring_recv(sh->re.ring, conn_sock(sh, c), c->gen);
         }
+    }
+    if (c->ended && c->state == CONN_HTTP && !is_held(c) && !c->last) {
+        c->last = true;                  /* every request that came before its end is answered */
+        if (c->out_count == 0) conn_out_empty(sh, c);
     }
 }
 
@@ -346,7 +361,7 @@ void conn_answered(struct shard *sh, struct conn *c, bool keep)
         return;
     }
     if (!keep) c->last = true;
-    else conn_arm(sh, c, sh->conf->keepalive_timeout_ms);
+    conn_arm(sh, c, sh->conf->keepalive_timeout_ms);   /* also for a peer that does not read */
     if (c->out_count == 0) conn_out_empty(sh, c);
     conn_resume_input(sh, c);
 }

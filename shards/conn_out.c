@@ -1,9 +1,11 @@
-/* The send queue: a list of small segments of frame pointers, drained by one vectored send at a
- * time. Pushing a frame costs one pointer store; nothing is copied per subscriber. */
+/* The send queue: one frame pointer in the connection, then a list of small segments of them, drained
+ * by one vectored send at a time. Pushing a frame onto an idle connection is one pointer store;
+ * nothing is copied or allocated per subscriber. A segment is taken from the shard's pool only for
+ * frames that queue behind another one. */
 #include "shards/conn.h"
 #include "shards/session.h"
 
-static bool push(struct shard *sh, struct conn *c, struct frame *f)
+static bool push_behind(struct shard *sh, struct conn *c, struct frame *f)
 {
     struct conn_queue *q = c->out_last;
     if (q == NULL || q->tail == CONN_QUEUE_FRAMES) {
@@ -16,6 +18,13 @@ static bool push(struct shard *sh, struct conn *c, struct frame *f)
         c->out_last = q = fresh;
     }
     q->frames[q->tail++] = frame_ref(f);
+    return true;
+}
+
+static bool push(struct shard *sh, struct conn *c, struct frame *f)
+{
+    if (c->out_count == 0) c->out_one = frame_ref(f);
+    else if (!push_behind(sh, c, f)) return false;
     c->out_bytes += f->bytes_count;
     c->out_count++;
     if (!c->flushing) {
@@ -29,13 +38,21 @@ static bool push(struct shard *sh, struct conn *c, struct frame *f)
     return true;
 }
 
+static struct frame *front(const struct conn *c)
+{
+    return c->out_one != NULL ? c->out_one : c->out_first->frames[c->out_first->head];
+}
+
 static void pop(struct shard *sh, struct conn *c)
 {
     struct conn_queue *q = c->out_first;
-    struct frame *f = q->frames[q->head++];
+    bool one = c->out_one != NULL;
+    struct frame *f = one ? c->out_one : q->frames[q->head++];
     c->out_bytes -= f->bytes_count;
     c->out_count--;
+    c->out_one = NULL;
     frame_put(sh, &f);
+    if (one) return;
     if (q->head == q->tail) {
         c->out_first = q->next;
         if (c->out_first == NULL) c->out_last = NULL;
@@ -54,6 +71,8 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
     /* Keep the frames in flight, which are the first ones: drop from the segment that holds the
      * last of them onwards. */
     uint32_t keep = c->out_inflight;
+    if (c->out_one != NULL && keep > 0) keep--;
+    else if (c->out_one != NULL) pop(sh, c);
     for (struct conn_queue *q = c->out_first; q != NULL;) {
         struct conn_queue *next = q->next;
         uint32_t have = q->tail - q->head, stay = u32_min(keep, have);
@@ -69,7 +88,9 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
         if (stay == 0) heap_free(sh->heap, q, sizeof(*q));
         q = next;
     }
-    if (c->out_count == 0) c->out_first = c->out_last = NULL;
+    if (c->out_first != NULL && c->out_count == (c->out_one != NULL)) {
+        c->out_first = c->out_last = NULL;
+    }
 }
 
 /* Past a bound: the queue that cannot leave is dropped, error and Close are queued if the socket
@@ -153,6 +174,11 @@ static void flush_one(struct shard *sh, struct conn *c)
 {
     struct iovec iov[RING_SEND_IOV_MAX];
     uint32_t n = 0, offset = c->out_offset;
+    if (c->out_one != NULL) {
+        iov[n].iov_base = (void *)(uintptr_t)(c->out_one->bytes + offset);
+        iov[n++].iov_len = c->out_one->bytes_count - offset;
+        offset = 0;
+    }
     for (struct conn_queue *q = c->out_first; q != NULL && n < RING_SEND_IOV_MAX; q = q->next) {
         for (uint32_t i = q->head; i < q->tail && n < RING_SEND_IOV_MAX; i++) {
             struct frame *f = q->frames[i];
@@ -216,7 +242,7 @@ void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n)
     }
     uint32_t left = (uint32_t)n, frames = c->out_inflight;
     while (c->out_inflight > 0) {
-        struct frame *f = c->out_first->frames[c->out_first->head];
+        struct frame *f = front(c);
         uint32_t rest = f->bytes_count - c->out_offset;
         if (left < rest) {               /* cut short by a signal or a limit: the rest goes next */
             c->out_offset += left;

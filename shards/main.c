@@ -58,7 +58,7 @@ static void greet(const struct server_run *r)
 int main(int argc, char **argv, char **envp)
 {
     static struct server_run run;
-    struct conf conf;
+    static struct conf conf;
     enum conf_action action;
     char error[1024] = "";
     sigset_t set;
@@ -67,10 +67,11 @@ int main(int argc, char **argv, char **envp)
         return 1;
     }
     if (action == CONF_PRINTED) return 0;
-    if (!check(&conf)) return 1;
-    if (action == CONF_CHECK) {
-        puts("configuration is valid");
-        return 0;
+    bool valid = check(&conf);
+    if (!valid || action == CONF_CHECK) {
+        if (valid) puts("configuration is valid");
+        conf_free(&conf);
+        return valid ? 0 : 1;
     }
     signal(SIGPIPE, SIG_IGN);
     sigemptyset(&set);

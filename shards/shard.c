@@ -217,6 +217,7 @@ static bool is_drained(struct shard *sh)
     for (uint32_t i = 0; i < sh->socks_seen; i++) {
         const struct conn *c = &sh->conns[i];
         if (c->state == CONN_WS || c->state == CONN_CLOSING || c->out_count > 0) return false;
+        if (c->state == CONN_HTTP && c->in != NULL) return false;   /* half a request */
     }
     return true;
 }

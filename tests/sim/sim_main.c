@@ -107,6 +107,14 @@ static void check_end_user(void)
     }
 }
 
+static bool drained(void)
+{
+    for (uint32_t i = 0; i < world.shards; i++) {
+        if (world.server.shards[i].drained == 0) return false;
+    }
+    return true;
+}
+
 /* Everybody leaves, what is kept for a time runs out, and nothing is left. */
 static void finish(void)
 {
@@ -118,13 +126,11 @@ static void finish(void)
             if (clients[i].state == CLIENT_IDLE && maybe(100)) client_connect(&clients[i], 0);
         }
     }
-    for (uint32_t i = 0; i < (drain ? 400u : 3u); i++) {
+    for (uint32_t i = 0; i < 10 || (drain && !drained()); i++) {
+        MUST(i < 2000, "the server does not drain");
         read_all();
         for (uint32_t k = 0; k < world.shards; k++) world_turn(k);
         world_pass(10);
-    }
-    for (uint32_t i = 0; drain && i < world.shards; i++) {
-        MUST(world.server.shards[i].drained == 1, "shard %u does not drain", i);
     }
     client_close_all();
     backend_close_all();

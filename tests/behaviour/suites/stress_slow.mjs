@@ -2,6 +2,7 @@
  *
  * Source   spec/pusher-v1.md 3.7; spec/operations.md 6; spec/settled.md 14.
  */
+import net from 'node:net';
 import { suite } from '../runner.mjs';
 import { assert, eventually } from '../expect.mjs';
 import { metric } from '../metrics.mjs';
@@ -99,6 +100,43 @@ standard.test('a client that floods the server with pings is served', async (t) 
     for (let i = 0; i < 50; i++) ws.text(ping);
     for (let i = 0; i < 50; i++) assert.equal((await ws.next()).event, 'pusher:pong');
   }
+});
+standard.test('an HTTP client that pipelines and does not read is paused, not buffered', async (t) => {
+  const REQUESTS = 40000;
+  const socket = net.connect(t.port, '127.0.0.1');
+  t.after(() => socket.destroy());
+  socket.pause();
+  const text = 'GET /stats HTTP/1.1\r\nHost: a\r\n\r\n'.repeat(1000);
+  let written = 0;
+  const writing = (async () => {
+    for (let n = 0; n < REQUESTS / 1000; n++) {
+      await new Promise((resolve) => socket.write(text, resolve));
+      written += 1;
+    }
+  })();
+  const heap = () => metric(t.server, 'sockudo_heap_used_bytes');
+  const before = await heap();
+  let [last, same] = [-1, 0];
+  while (same < 20 && written < REQUESTS / 1000) {       /* until no more of it is taken */
+    same = written === last ? same + 1 : 0;
+    last = written;
+    assert.ok(await heap() - before < 16e6, 'the answers pile up');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  let answers = 0;
+  let rest = '';
+  const all = new Promise((resolve, reject) => {
+    socket.on('error', reject);
+    socket.on('data', (c) => {
+      const parts = (rest + c).split('HTTP/1.1 200');
+      answers += parts.length - 1;
+      rest = parts.at(-1).slice(-12);
+      if (answers === REQUESTS) resolve();
+    });
+  });
+  socket.resume();
+  await writing;
+  await all;
 });
 standard.test('a storm of connects and resets leaves nothing behind', async (t) => {
   const before = await metric(t.server, 'sockudo_connected', { app_id: app.id });

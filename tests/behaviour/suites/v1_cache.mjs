@@ -154,9 +154,9 @@ s.test('apps do not share their caches', async (t) => {
 
 /* ---- expiry and the bound on memory ---- */
 const app = app_entry('small');
-const small = suite('v1 cache bounds', { parallel: 1, config: {
-  channel_limits: { cache_ttl: 1 }, cache: { max_bytes: 65536 },
-  app_manager: { array: { apps: [app] } } } });
+const small = suite('v1 cache bounds', { parallel: 1, config: (shards) => ({
+  channel_limits: { cache_ttl: 3 }, cache: { max_bytes: 65536 * shards },
+  app_manager: { array: { apps: [app] } } }) });
 small.test('the event expires after cache_ttl', async (t) => {
   const channel = t.name('cache-');
   await t.publish(app, channel, 'ev', 'old');
@@ -169,7 +169,7 @@ small.test('the event expires after cache_ttl', async (t) => {
   }, 'the event to expire');
 });
 small.test('cache.max_bytes evicts the oldest, which is seen as a miss', async (t) => {
-  const channels = Array.from({ length: 12 }, () => t.name('cache-'));
+  const channels = Array.from({ length: 30 * t.shards }, () => t.name('cache-'));
   for (const channel of channels) await t.publish(app, channel, 'ev', 'x'.repeat(30000));
   const ws = await t.open(app);
   await join(ws, channels[0]);

@@ -1,4 +1,4 @@
-/* ring_kit.h - a small server on a real ring, and plain sockets as its clients, for the ring's tests.
+/* ring_kit.h - a small server on a real ring and plain sockets as its clients, for ring tests.
  *
  * Shape    Every stream, both ways, carries the same bytes: kit_byte of the position. So each side
  *          checks order and loss by counting.

@@ -1,8 +1,8 @@
 /* Goal    Shards that share nothing but letters: each letter arrives once and in order, to oneself
- *         too; timers never fire early; no wake-up is lost however often shards fall asleep; the CPU
- *         time that is counted is work.
- * Method  Real reactors, one thread each. A letter carries its number; a token that goes round stops
- *         for ever when one wake-up is lost, so its rounds end in time or the test fails.
+ *         too; timers never fire early; no wake-up is lost however often shards fall asleep; the
+ *         CPU time that is counted is work.
+ * Method  Real reactors, one thread each. A letter carries its number; a token that goes round
+ *         stops for ever when one wake-up is lost, so its rounds end in time or the test fails.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -116,33 +116,38 @@ static void arm_timers(struct node *n)
     }
 }
 
-static void *run(void *arg)
+static void open_node(struct node *n, const struct reactor_ops *ops)
 {
-    static const struct reactor_ops ops = {on_letter, on_timer, work, finished};
     static const struct ring_handler handler;
-    struct node *n = arg;
     struct world *w = n->world;
     struct ring_conf conf = {.socks_max = 10, .accepts_max = 2, .handler = &handler};
     char error[256];
-    if (reactor_open(&n->re, (uint16_t)n->id, &w->office, &conf, &ops, n, error,
+    if (reactor_open(&n->re, (uint16_t)n->id, &w->office, &conf, ops, n, error,
                      sizeof(error)) != OK) {
         base_assert_failed(__FILE__, __LINE__, error);
     }
     __atomic_add_fetch(&w->opened, 1, __ATOMIC_SEQ_CST);
     while (__atomic_load_n(&w->opened, __ATOMIC_SEQ_CST) < w->office.shards_count) {}
+}
+
+static void *run(void *arg)
+{
+    static const struct reactor_ops ops = {on_letter, on_timer, work, finished};
+    struct node *n = arg;
+    open_node(n, &ops);
     arm_timers(n);
-    if (n->id == 0 && w->token_rounds > 0) post_token(n);
+    if (n->id == 0 && n->world->token_rounds > 0) post_token(n);
     reactor_run(&n->re);
     return NULL;
 }
 
-static void play(struct world *w, uint32_t shards)
+static void play(struct world *w, uint32_t shards, void *(*main_of)(void *))
 {
     assert_int_equal(reactor_office_open(&w->office, shards), OK);
     for (uint32_t i = 0; i < shards; i++) {
         w->nodes[i].id = i;
         w->nodes[i].world = w;
-        assert_int_equal(pthread_create(&w->nodes[i].thread, NULL, run, &w->nodes[i]), 0);
+        assert_int_equal(pthread_create(&w->nodes[i].thread, NULL, main_of, &w->nodes[i]), 0);
     }
     for (uint32_t i = 0; i < shards; i++) {
         assert_int_equal(pthread_join(w->nodes[i].thread, NULL), 0);
@@ -160,7 +165,7 @@ static void letters_of_all_shards_arrive_once_and_in_order(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     w->letters_each = 100000;
-    play(w, SHARDS);
+    play(w, SHARDS, run);
     for (uint32_t i = 0; i < SHARDS; i++) {
         for (uint32_t from = 0; from < SHARDS; from++) {
             assert_int_equal(w->nodes[i].taken[from], w->letters_each);
@@ -175,7 +180,7 @@ static void a_lone_shard_gets_its_own_letters(void **state)
     struct world *w = calloc(1, sizeof(*w));
     w->letters_each = 50000;
     w->token_rounds = 1000;
-    play(w, 1);
+    play(w, 1, run);
     assert_int_equal(w->nodes[0].taken[0], 50000);
     assert_int_equal(w->nodes[0].tokens, 1000);
     free(w);
@@ -185,7 +190,7 @@ static void a_token_between_sleeping_shards_never_stops(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     w->token_rounds = 20000;
-    play(w, 2);
+    play(w, 2, run);
     assert_int_equal(w->nodes[0].tokens, w->token_rounds);
     assert_int_equal(w->nodes[1].tokens, w->token_rounds);
     free(w);
@@ -196,7 +201,7 @@ static void timers_fire_all_and_never_early_while_letters_flow(void **state)
     struct world *w = calloc(1, sizeof(*w));
     w->timers = true;
     w->token_rounds = 2000;
-    play(w, SHARDS);
+    play(w, SHARDS, run);
     for (uint32_t i = 0; i < SHARDS; i++) assert_int_equal(w->nodes[i].fired, TIMERS);
     free(w);
 }
@@ -205,11 +210,61 @@ static void sleeping_is_not_counted_as_busy(void **state)
 {
     struct world *w = calloc(1, sizeof(*w));
     w->timers = true;                            /* 400 ms with next to nothing to do */
-    play(w, 1);
+    play(w, 1, run);
     struct reactor *re = &w->nodes[0].re;
     assert_true(re->now_ns - re->stats.started_ns >= ((TIMERS - 1) * 2 - 1) * 1000000ull);
     assert_in_range(re->stats.busy_ns, 1, (re->now_ns - re->stats.started_ns) / 3);
     assert_true(re->stats.turns < TIMERS * 10);
+    free(w);
+}
+
+/* ---- a last letter ---- */
+
+static void farewell_letter(void *ctx, const struct letter *l)
+{
+    struct node *n = ctx;
+    __atomic_store_n(&n->taken[l->from_shard], 1, __ATOMIC_SEQ_CST);
+}
+
+/* Only shard 0 has a timer: it posts when that fires, long after shard 1 fell asleep. */
+static void farewell_timer(void *ctx, struct timer *t)
+{
+    struct node *n = ctx;
+    struct letter l = {.from_shard = 0};
+    mail_post_sure(reactor_box(&n->re, 1), &l);
+    n->done = true;
+}
+
+static bool farewell_work(void *ctx) { return false; }
+
+static bool farewell_finished(void *ctx)
+{
+    const struct node *n = ctx;
+    return n->done || n->taken[0] > 0;
+}
+
+static void *run_farewell(void *arg)
+{
+    static const struct reactor_ops ops = {farewell_letter, farewell_timer, farewell_work,
+                                           farewell_finished};
+    struct node *n = arg, *other = &n->world->nodes[1];
+    open_node(n, &ops);
+    if (n->id == 0) timer_arm(&n->re.wheel, &n->end, n->re.now_ms + 50);
+    reactor_run(&n->re);
+    uint64_t end_ns = clock_mono_ns() + 3000000000ull;
+    while (__atomic_load_n(&other->taken[0], __ATOMIC_SEQ_CST) == 0 && !n->late) {
+        if (clock_mono_ns() < end_ns) continue;
+        n->late = true;                          /* it sleeps on: let it see that we failed */
+        reactor_poke(&n->world->office, 1);
+    }
+    return NULL;
+}
+
+static void the_letter_of_a_last_turn_still_wakes_its_reader(void **state)
+{
+    struct world *w = calloc(1, sizeof(*w));
+    play(w, 2, run_farewell);
+    assert_int_equal(w->nodes[1].taken[0], 1);
     free(w);
 }
 
@@ -221,6 +276,7 @@ int main(void)
         cmocka_unit_test(a_token_between_sleeping_shards_never_stops),
         cmocka_unit_test(timers_fire_all_and_never_early_while_letters_flow),
         cmocka_unit_test(sleeping_is_not_counted_as_busy),
+        cmocka_unit_test(the_letter_of_a_last_turn_still_wakes_its_reader),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,8 +1,8 @@
-/* Goal    Sockets on a real io_uring behave as ring.h says: every accept keeps its own peer address,
- *         streams arrive whole and in order whatever runs out, sends complete whole, closing frees
- *         the slot for a new generation and never touches a stranger.
- * Method  A small server (ring_kit) and blocking or non-blocking clients of the same thread. Streams
- *         have known bytes, so counting proves order. Every wait is bounded and has a cause.
+/* Goal    Sockets on a real io_uring behave as ring.h says: every accept keeps its own peer's
+ *         address, streams arrive whole and in order whatever runs out, sends complete whole,
+ *         closing frees the slot for a new generation and never touches a stranger.
+ * Method  A small server (ring_kit) and blocking or non-blocking clients of the same thread.
+ *         Streams have known bytes, so counting proves order. Every wait is bounded.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,8 +1,8 @@
 /* Goal    A ring set holds more sockets than one descriptor table, accepts exactly as many as it
  *         may, loses none that waits, survives listeners that fail, and sleeps without spinning and
  *         wakes without fail, whichever bank or thread has news.
- * Method  RLIMIT_NOFILE is lowered while the ring opens, so that a bank has 64 slots and a few hundred
- *         clients fill several. Wake-ups are counted between real threads that really sleep; a lost
+ * Method  RLIMIT_NOFILE is lowered while the ring opens, so that a bank has 64 slots and a few
+ *         hundred clients fill several. Wake-ups go between real threads that really sleep; a lost
  *         one shows as a sleep that lasts to its bound.
  */
 #include <setjmp.h>
@@ -217,8 +217,8 @@ static void news_in_any_bank_wakes_the_sleeper(void **state)
     kit_close(&k);
 }
 
-/* Two rings hand a token to and fro: `turn_of` says whose it is. The one that hands it over wakes the
- * other, which may be at any point of going to sleep. */
+/* Two rings hand a token to and fro: `turn_of` says whose it is. The one that hands it over wakes
+ * the other, which may be at any point of going to sleep. */
 struct court { struct ring *rings[2]; uint32_t turn_of, rounds, late, open; bool by_event; };
 
 static const struct ring_handler no_handler;
