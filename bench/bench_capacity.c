@@ -44,7 +44,8 @@ static void open_all(struct answers *a, const struct server *server, uint32_t co
                      uint32_t source_first)
 {
     struct load_conf conf = {.port = server->port, .conns_max = conns, .ctx = a,
-                             .recv_buffers = 512, .source_first = source_first, .on_item = on_item, .on_close = on_close,
+                             .recv_buffers = 512, .source_first = source_first,
+                             .on_item = on_item, .on_close = on_close,
                              .sources_count = (uint32_t)bench_arg("sources", 16)};
     *a = (struct answers){0};
     load_open(&a->load, &conf);

@@ -116,9 +116,10 @@ void load_open(struct load **out, const struct load_conf *conf)
     l->rcvbuf = (int)conf->rcvbuf_bytes;
     l->server = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(conf->port),
                                      .sin_addr.s_addr = htonl(0x7f000001)};
+    uint32_t first = 0x7f000800 + conf->source_first;                    /* 127.0.8.x */
     for (uint32_t i = 0; i < l->conf.sources_count; i++) {
         l->sources[i] = (struct sockaddr_in){.sin_family = AF_INET,
-                                             .sin_addr.s_addr = htonl(0x7f000800 + conf->source_first + i)};
+                                             .sin_addr.s_addr = htonl(first + i)};
     }
     l->conns = bench_calloc(conf->conns_max, sizeof *l->conns);
     l->scratch = bench_calloc(1, LOAD_SCRATCH_BYTES);

@@ -16,8 +16,10 @@ enum mail_kind {
     /* -- home -> shards with subscribers -- */
     MAIL_FAN = 2,          /* payload frame, lent; arg0 channel handle at the reader, arg1/arg2
                               excluded socket id (0/0: none), arg3 receipt ns, arg4 recipients;
-                              flags 1: this reader observes the latency; answer FRAME_HOME; sure, bounded by admitted publishes */
-    MAIL_END_USER = 3,     /* home of a user -> shards; arg0 channel handle, arg1 close code; sure */
+                              flags 1: this reader observes the latency; answer FRAME_HOME; sure,
+                              bounded by admitted publishes */
+    MAIL_END_USER = 3,     /* home of a user -> shards; arg0 channel handle, arg1 close code;
+                              sure */
 
     /* -- answers of homes -- */
     MAIL_SUBSCRIBED = 4,   /* payload sub; arg0 status, arg1 home, arg2 member, arg3 frame (lent or
@@ -35,7 +37,8 @@ enum mail_kind {
 
     /* -- questions to homes -- */
     MAIL_SUBSCRIBE = 11,   /* payload sub, lent until SUBSCRIBED; arg0 channel handle, arg1 flags */
-    MAIL_UNSUBSCRIBE = 12, /* arg0 home, arg1 member, arg2 flags (abrupt); sure, one per counted sub */
+    MAIL_UNSUBSCRIBE = 12, /* arg0 home, arg1 member, arg2 flags (abrupt); sure, one per counted
+                              subscription */
     MAIL_PUBLISH = 13,     /* payload frame, lent; arg0 struct publish*, lent until PUBLISHED */
     MAIL_ASK = 14,         /* payload op, lent until ASKED; arg0 question, arg1-4 per question */
     MAIL_ASK_DONE = 15,    /* closes what an ASK opened (quota back, claim stored or released);

@@ -3,8 +3,8 @@
  * Shape    A channel lives here from the first local subscribe request to the last local leave. Its
  *          home (home.h) counts every subscription; a subscription joins the local list when the
  *          home's answer is handled. Homes know a local channel by its handle: index + generation.
- * Threads  The shard. A home reads chan->name and sub->presence of a subscription that waits for its
- *          answer: both are immutable meanwhile.
+ * Threads  The shard. A home reads chan->name and sub->presence of a subscription that waits for
+ *          its answer: both are immutable meanwhile.
  * Order    Letters about one channel from its home are handled in order. A subscription that joins
  *          while a fan-out is still walking is skipped by it (fan_serial).
  * Bounds   limits.max_channels_per_connection.

@@ -62,7 +62,7 @@ struct conn {
     struct conn_input *in;               /* owned; NULL while nothing is half received */
     struct conn_input *message;          /* owned; fragments of an unfinished message */
     struct frame      *out_one;          /* counted; the queue's first frame, if it came alone */
-    struct conn_queue *out_first, *out_last;   /* owned; frames behind it, NULL while there are none */
+    struct conn_queue *out_first, *out_last;   /* owned; frames behind it, or NULL */
     uint32_t           out_bytes, out_count;
     uint32_t           out_offset;       /* bytes of the first frame already sent */
     uint32_t           send_turn;        /* turn in which the send under way was started */
@@ -113,7 +113,7 @@ void conn_kill(struct shard *sh, struct conn *c);
 /* The same at the next timer phase: for callers that walk a list the connection may be on. */
 void conn_kill_later(struct shard *sh, struct conn *c);
 
-/* An HTTP answer (101 included) is queued: go on with the next request or frame, or close if !keep. */
+/* An HTTP answer (101 included) is queued: go on with the next request or frame; !keep: close. */
 void conn_answered(struct shard *sh, struct conn *c, bool keep);
 /* The connection is a WebSocket from now on; queue what it is to be told, then conn_answered. */
 void conn_become_ws(struct shard *sh, struct conn *c);

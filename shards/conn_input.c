@@ -213,7 +213,8 @@ static uint32_t take_ws(struct shard *sh, struct conn *c, uint8_t *data, uint32_
     if (e == WS_NEED_MORE) return 0;
     if (e == WS_BAD || !ws_check(&c->ws, &f, &code)) {
         if (code == WS_CLOSE_TOO_BIG) too_big(sh, c);
-        else conn_close(sh, c, code, code == WS_CLOSE_BAD_DATA ? "Invalid UTF-8" : "Protocol error");
+        else if (code == WS_CLOSE_BAD_DATA) conn_close(sh, c, code, "Invalid UTF-8");
+        else conn_close(sh, c, code, "Protocol error");
         if (c->state == CONN_CLOSING) c->deaf = true;
         return bytes;
     }

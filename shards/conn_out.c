@@ -1,7 +1,7 @@
-/* The send queue: one frame pointer in the connection, then a list of small segments of them, drained
- * by one vectored send at a time. Pushing a frame onto an idle connection is one pointer store;
- * nothing is copied or allocated per subscriber. A segment is taken from the shard's pool only for
- * frames that queue behind another one. */
+/* The send queue: one frame pointer in the connection, then a list of small segments of them,
+ * drained by one vectored send at a time. Pushing a frame onto an idle connection is one pointer
+ * store; nothing is copied or allocated per subscriber. A segment is taken from the shard's pool
+ * only for frames that queue behind another one. */
 #include "shards/conn.h"
 #include "shards/session.h"
 
@@ -112,7 +112,7 @@ static void close_slow(struct shard *sh, struct conn *c, uint32_t limit)
 }
 
 /* A send that was submitted in an earlier turn and is still under way: the peer's window and the
- * socket's buffer are full. One that started in this turn or the last says nothing about the peer. */
+ * socket's buffer are full. One started in this turn or the last says nothing about the peer. */
 static bool is_stalled(const struct shard *sh, const struct conn *c)
 {
     return c->sending && (uint32_t)sh->re.stats.turns - c->send_turn >= 2;

@@ -93,7 +93,7 @@ uint32_t home_fan(struct shard *sh, struct home *h, struct frame *f, uint64_t ex
 /* Letters. */
 void home_on_subscribe(struct shard *sh, const struct letter *l);
 void home_on_unsubscribe(struct shard *sh, const struct letter *l);
-void home_on_publish(struct shard *sh, const struct letter *l);
+void publish_on_publish(struct shard *sh, const struct letter *l);
 void home_on_timer(struct shard *sh, struct home_extra *x);   /* count_timer */
 
 /* The publishing side: a struct publish (name copied behind it) is allocated by publish_make and

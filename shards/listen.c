@@ -134,7 +134,8 @@ err_t listen_lock_dir(const char *path, int *fd, char *error, uint32_t error_byt
     }
     if (flock(*fd, LOCK_EX | LOCK_NB) != 0) {
         snprintf(error, error_bytes,
-                 "data directory %s is in use by another weft process: give each its own --data-dir",
+                 "data directory %s is in use by another weft process: give each its own "
+                 "--data-dir",
                  path);
         close(*fd);
         return ERR_IN_USE;

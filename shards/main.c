@@ -42,8 +42,8 @@ static void greet(const struct server_run *r)
 {
     const struct conf *c = r->server.conf;
     if (c->builtin_app) {
-        LOG(LOG_WARN, "no app is configured: serving the built-in app app-id with key app-key and a "
-                      "secret that everybody knows; configure app_manager.array.apps");
+        LOG(LOG_WARN, "no app is configured: serving the built-in app app-id, whose key and secret "
+                      "everybody knows; configure app_manager.array.apps");
     }
     printf("weft serves WebSocket and HTTP on %s:%u, %u shard%s\n", c->host, r->port, c->shards,
            c->shards == 1 ? "" : "s");

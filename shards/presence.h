@@ -1,7 +1,7 @@
 /* presence.h - the members of presence channels, at the channel's home.
  *
- * Shape    A member is a user id; it counts the sockets that joined as it. member_added goes out for
- *          the first, member_removed for the last (or after the grace time of an abrupt leave).
+ * Shape    A member is a user id; it counts the sockets that joined as it. member_added goes out
+ *          for the first, member_removed for the last (or after the grace time of an abrupt leave).
  * Threads  The home shard.
  * Bounds   max_presence_members_per_channel of the app; an existing member always gets in.
  * Source   spec/pusher-v1.md 3.2, 3.5.

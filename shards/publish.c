@@ -40,7 +40,7 @@ void publish_post(struct shard *sh, struct publish *p, struct frame *f)
     shard_answer(sh, shard_home(sh, p->app, slice_of(p->name, p->name_bytes)), &l);
 }
 
-void home_on_publish(struct shard *sh, const struct letter *l)
+void publish_on_publish(struct shard *sh, const struct letter *l)
 {
     struct publish *p = (void *)(uintptr_t)l->arg[0];
     struct slice name = slice_of(p->name, p->name_bytes);

@@ -135,7 +135,7 @@ void server_wait(struct server_run *r)
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);
     while (sigwait(&set, &sig) != 0) continue;
-    LOG(LOG_INFO, "draining: sockets are asked to reconnect elsewhere; a second signal ends at once");
+    LOG(LOG_INFO, "draining: sockets are asked to reconnect; a second signal ends at once");
     __atomic_store_n(&s->draining, 1, __ATOMIC_RELEASE);
     uint64_t deadline_ns = clock_mono_ns() + s->conf->shutdown_grace_period * 1000000000ull;
     struct timespec step = {.tv_nsec = POLL_MS * 1000000};

@@ -181,7 +181,8 @@ static uint32_t check_event(struct shard *sh, struct conn *c, const struct pushe
         return PUSHER_CLIENT_EVENT;
     }
     if (!app->enable_client_messages) {
-        snprintf(text, text_bytes, "Client event error: Client events are not enabled for this app");
+        snprintf(text, text_bytes,
+                 "Client event error: Client events are not enabled for this app");
         return PUSHER_CLIENT_EVENT;
     }
     if (event_limit > 0 && f->event.text_bytes > event_limit) {

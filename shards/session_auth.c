@@ -188,7 +188,8 @@ static void join(struct shard *sh, struct conn *c, struct ask *a)
     uint32_t limit = sh->conf->max_channels_per_connection;
     char text[96];
     if (repeated(sh, c, a)) return;
-    if (limit > 0 && c->subs_count >= limit) {
+    uint32_t own = c->user != NULL;      /* a signed-in socket's hidden channel does not count */
+    if (limit > 0 && c->subs_count >= limit + own) {
         metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_CHANNELS_PER_CONNECTION,
                    1);
         snprintf(text, sizeof(text),

@@ -94,7 +94,7 @@ static void on_letter(void *ctx, const struct letter *l)
     case MAIL_LIST_HOME:   api_on_list_home(sh, l); return;
     case MAIL_SUBSCRIBE:   home_on_subscribe(sh, l); return;
     case MAIL_UNSUBSCRIBE: home_on_unsubscribe(sh, l); return;
-    case MAIL_PUBLISH:     home_on_publish(sh, l); return;
+    case MAIL_PUBLISH:     publish_on_publish(sh, l); return;
     case MAIL_ASK:         ask_on_ask(sh, l); return;
     case MAIL_ASK_DONE:    ask_on_done(sh, l); return;
     case MAIL_WATCH:       user_on_watch(sh, l); return;

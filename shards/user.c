@@ -92,8 +92,10 @@ static void send_success(struct shard *sh, struct conn *c, const struct user *u)
 /* {"name":"online","user_ids":[...]} of the watches in one state. Returns bytes written. */
 static uint32_t put_list(uint8_t *out, const struct watch *watches, uint32_t count, bool online)
 {
-    uint32_t n = (uint32_t)sprintf((char *)out, "{\"name\":\"%s\",\"user_ids\":[",
-                                   online ? "online" : "offline");
+    const char *head = online ? "{\"name\":\"online\",\"user_ids\":["
+                              : "{\"name\":\"offline\",\"user_ids\":[";
+    uint32_t n = (uint32_t)strlen(head);
+    memcpy(out, head, n);
     bool first = true;
     for (uint32_t i = 0; i < count; i++) {
         if (watches[i].online != online) continue;
@@ -164,7 +166,12 @@ static void refuse(struct shard *sh, struct conn *c, uint32_t code, const char *
     conn_error(sh, c, code, text);
 }
 
-/* Count the watches of a list; UINT32_MAX when one is not usable. */
+static bool is_user_id(const struct json_value *v)
+{
+    return v->type == JSON_STRING && v->text_bytes > 0 && v->text_bytes <= USER_ID_BYTES_MAX;
+}
+
+/* Count the watches of a list and the bytes of their channel names. */
 static uint32_t watches_in(const struct json_value *list, uint32_t *bytes)
 {
     struct json_value v;
@@ -173,7 +180,7 @@ static uint32_t watches_in(const struct json_value *list, uint32_t *bytes)
     if (list->type != JSON_ARRAY) return 0;
     struct json_iter it = json_iter_begin(list);
     while (json_array_next(&it, &v)) {
-        if (v.type != JSON_STRING || v.text_bytes == 0 || v.text_bytes > USER_ID_BYTES_MAX) continue;
+        if (!is_user_id(&v)) continue;
         count++;
         *bytes += PREFIX_BYTES + v.text_bytes;
     }
@@ -194,7 +201,7 @@ static void fill_watches(struct shard *sh, struct user *u, const struct json_val
     if (list->type != JSON_ARRAY) return;
     struct json_iter it = json_iter_begin(list);
     while (json_array_next(&it, &v)) {
-        if (v.type != JSON_STRING || v.text_bytes == 0 || v.text_bytes > USER_ID_BYTES_MAX) continue;
+        if (!is_user_id(&v)) continue;
         struct watch *w = &u->watches[u->watches_count];
         w->user = u;
         w->name = (char *)at;
@@ -220,8 +227,9 @@ static struct user *user_make(struct shard *sh, struct conn *c, const struct pus
     const struct json_value *list = watching ? &in->watchlist : &none;
     uint32_t names, count = watches_in(list, &names);
     struct slice info = in->user_info.type == JSON_ABSENT ? slice_str("{}") : in->user_info.raw;
-    uint32_t bytes = (uint32_t)sizeof(struct user) + count * (uint32_t)sizeof(struct watch) + names +
-                     NAME_BYTES_MAX + in->id.text_bytes + in->id.raw.bytes + info.bytes + data.bytes;
+    uint32_t bytes = (uint32_t)sizeof(struct user) + count * (uint32_t)sizeof(struct watch) +
+                     names + NAME_BYTES_MAX + in->id.text_bytes + in->id.raw.bytes + info.bytes +
+                     data.bytes;
     struct user *u = heap_zalloc(sh->heap, bytes);
     if (u == NULL) return NULL;
     u->block_bytes = bytes;

@@ -111,10 +111,11 @@ export class WsRaw {
   #fault = null;
 
   /* Opens TCP, upgrades and returns once the 101 has come. `early` bytes follow the request in the
-   * same write. */
+   * same write. half_open: the server's end of TCP is not answered with ours. */
   static async connect(port, path, options = {}) {
     const ws = new WsRaw();
-    const socket = net.connect({ port, host: '127.0.0.1', localAddress: options.localAddress });
+    const socket = net.connect({ port, host: '127.0.0.1', localAddress: options.localAddress,
+                                 allowHalfOpen: options.half_open ?? false });
     socket.setNoDelay(true);
     ws.socket = socket;
     ws.recent = [];

@@ -77,7 +77,7 @@ static void ask_channel(struct backend *b, uint32_t app, uint32_t channel, bool 
             presence ? "&info=subscription_count,user_count" : "&info=subscription_count", "", p);
 }
 
-/* An event for one to three channels, sometimes without one of the sockets, sometimes with a key. */
+/* An event for one to three channels, sometimes without one of the sockets, sometimes with a key */
 static void publish(struct backend *b, uint32_t app)
 {
     char body[1024], names[256] = "", more[128] = "";

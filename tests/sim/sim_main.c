@@ -39,17 +39,18 @@ static void choose(void)
     world.lazy_fan = maybe(512);
 }
 
-/* The backend of an app publishes, now and then a flood; sometimes without one of the sockets. */
+/* Events come in without HTTP: mostly one, now and then a flood that fills mailboxes and queues;
+ * sometimes without one of the sockets. */
 static void publish(void)
 {
-    uint32_t channel = below(WORLD_CHANNELS), many = maybe(4) ? 100 : 1, except = below(64);
+    uint32_t channel = below(WORLD_CHANNELS), except = below(64), shard = below(world.shards);
+    uint32_t many = maybe(4) ? 100 : maybe(2) ? MAIL_SLOTS - below(8) : 1;
     for (uint32_t i = 0; i < many; i++) {
         struct client *c = except < clients_count ? &clients[except] : NULL;
         if (c != NULL && c->state == CLIENT_OPEN && c->socket_id[0] != 0) {
-            world_publish(below(world.shards), c->app, channel, c->socket_a, c->socket_b,
-                          c->number);
+            world_publish(shard, c->app, channel, c->socket_a, c->socket_b, c->number);
         } else {
-            world_publish(below(world.shards), below(2), channel, 0, 0, 0);
+            world_publish(shard, below(2), channel, 0, 0, 0);
         }
     }
 }

@@ -42,12 +42,18 @@ void *__wrap_heap_zalloc(struct heap *h, uint32_t bytes)
 
 err_t __wrap_mail_post(struct mailbox *box, const struct letter *l)
 {
-    return fail(world.fail_post) ? ERR_FULL : __real_mail_post(box, l);
+    if (fail(world.fail_post)) return ERR_FULL;
+    err_t e = __real_mail_post(box, l);
+    if (e != OK) world.failed++;         /* full without our doing */
+    return e;
 }
 
 uint32_t __wrap_mail_room(const struct mailbox *box)
 {
-    return fail(world.fail_post) ? 0 : __real_mail_room(box);
+    if (fail(world.fail_post)) return 0;
+    uint32_t room = __real_mail_room(box);
+    if (room < WORLD_CHANNELS) world.failed++;   /* a request may want that much */
+    return room;
 }
 
 /* A turn that has no time for fan-outs: what was begun stays begun. */

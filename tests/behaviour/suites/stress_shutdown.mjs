@@ -19,10 +19,14 @@ const patient = { ...apps, shutdown_grace_period: 60, websocket: { close_timeout
 const s = suite('stress shutdown', { none: true, parallel: 4 });
 const TEXT = 'Server shutting down';
 
-/* A socket that reads the close but does not answer it, so the server stays in drain. */
+/* A socket that reads the close but does not answer it, so the server stays in drain until
+ * let_go(). */
 async function held(t, server) {
-  const ws = await t.open(app, { port: server.port, autoClose: false });
-  return ws;
+  return t.open(app, { port: server.port, autoClose: false, half_open: true });
+}
+function let_go(ws) {
+  ws.close(4200);
+  ws.socket.end();
 }
 async function sees_close(ws) {
   await expect_error(ws, 4200, TEXT);
@@ -105,8 +109,7 @@ s.test('while it drains: DRAINING and 503 on old and new connections', async (t)
   assert.equal((await answer).status, 200, 'what was in flight is finished');
   assert.equal(await metric(server, 'sockudo_drain_state'), 1);
   const began = Date.now();
-  ws.close(4200);
-  await ws.gone();
+  let_go(ws);
   assert.deepEqual(await server.exited(), { code: 0, signal: null });
   assert.ok(Date.now() - began < 10000, 'as soon as it is empty');
   server.check_log();
@@ -175,7 +178,7 @@ s.test('publishes around SIGTERM are answered 200 or 503, and delivered without 
   }
   stop = true;
   await publishing;
-  ws.close(4200);
+  let_go(ws);
   for (const status of statuses) assert.ok([200, 503].includes(status), `status ${status}`);
   assert.deepEqual(await server.exited(), { code: 0, signal: null }, server.tail());
 });
