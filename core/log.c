@@ -408,8 +408,9 @@ void log_thread_join(const char *name)
     ASSERT(strlen(name) < LOG_NAME_BYTES);
     own_name = name;
     if (g % 2 == 0 || own_generation == g) return;      /* not open, or joined already */
-    struct source *s = calloc(1, sizeof(*s));
+    struct source *s = malloc(sizeof(*s));
     if (s == NULL) return;                              /* its lines are written directly */
+    explicit_bzero(s, sizeof(*s));                      /* touched now: memory stays flat later */
     s->name = name;
     ck_ring_init(&s->ring, LOG_QUEUE_LINES);
     s->next = atomic_load(&sources);

@@ -3,7 +3,8 @@
  * Shape    A suite file calls suite(title, options) and then s.test(claim, fn). run_suites() gives
  *          each suite a server of its own (or the shared one), runs its cases concurrently and
  *          counts. Options: config (object, or function of the shard count), shared (true: the
- *          server of apps.mjs), none (true: no server; cases start their own), parallel (cases at a time).
+ *          server of apps.mjs), none (true: no server; cases start their own), parallel (cases
+ *          at a time).
  * Bounds   CASE_MS per case. Whatever a case opened through its context is closed after it.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';

@@ -101,7 +101,8 @@ standard.test('a client that floods the server with pings is served', async (t) 
     for (let i = 0; i < 50; i++) assert.equal((await ws.next()).event, 'pusher:pong');
   }
 });
-standard.test('an HTTP client that pipelines and does not read is paused, not buffered', async (t) => {
+standard.test('an HTTP client that pipelines and does not read is paused, not buffered',
+              async (t) => {
   const REQUESTS = 40000;
   const socket = net.connect(t.port, '127.0.0.1');
   t.after(() => socket.destroy());
