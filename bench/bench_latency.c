@@ -143,7 +143,7 @@ int main(int argc, char **argv)
 
     bench_open(argc, argv, "conns,channels,publishers,shards,peak-seconds,seconds", 300);
     r.conns = (uint32_t)bench_arg("conns", 10000);
-    r.channels = (uint32_t)bench_arg("channels", 100);
+    r.channels = (uint32_t)bench_arg("channels", 1000);
     uint32_t publishers = (uint32_t)bench_arg("publishers", 50);
     if (r.conns % r.channels != 0 || r.channels % publishers != 0) {
         bench_die("conns must divide by channels, channels by publishers");

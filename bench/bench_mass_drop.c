@@ -31,7 +31,7 @@ struct echo {
     uint64_t   (*due_ns)[PENDING];      /* per connection, of the pings without an answer */
     uint32_t    *head, *tail;
     uint64_t    *sample_due_ns, *sample_ns;
-    uint64_t     samples, sent;
+    uint64_t     samples, sent, late_ns_max;   /* late: how long after its time a ping left */
 };
 
 struct watch {
@@ -106,6 +106,7 @@ static void echo_run(struct echo *e, struct load *holders, uint64_t rate, uint64
         for (; next_ns <= now_ns; next_ns += gap_ns, conn = (conn + 1) % e->conns) {
             if (e->head[conn] - e->tail[conn] == PENDING) bench_die("echoes stand still");
             e->due_ns[conn][e->head[conn]++ % PENDING] = next_ns;
+            if (now_ns - next_ns > e->late_ns_max) e->late_ns_max = now_ns - next_ns;
             e->sent++;
             load_text(e->load, conn, ping, sizeof ping - 1);
         }
@@ -208,6 +209,7 @@ int main(int argc, char **argv)
     echo_run(&echo, holders, rate, calm_ns + bench_arg("before-seconds", 5) * 1000000000, NULL);
 
     uint64_t kill_ns = bench_now_ns();
+    echo.late_ns_max = 0;
     kill(victims, SIGKILL);
     if (pthread_create(&thread, NULL, watch_main, &watch) != 0) bench_die("no thread");
     echo_run(&echo, holders, rate, kill_ns + BACK_NS_MAX, &watch.gauge_ns);
@@ -219,6 +221,8 @@ int main(int argc, char **argv)
 
     figure_of(&echo, "before", calm_ns, kill_ns - 1, false);
     figure_of(&echo, "during", kill_ns, gauge_ns, true);
+    bench_figure("mass_drop_generator_late_max", (double)echo.late_ns_max / 1e6, "ms",
+                 BENCH_NOTE, 0);
     bench_figure("mass_drop_gauge", (double)(gauge_ns - kill_ns) / 1e9, "s", BENCH_NOTE, 0);
     bench_figure("mass_drop_all_back", (double)(watch.back_ns - kill_ns) / 1e9, "s",
                  BENCH_AT_MOST, 30);

@@ -56,8 +56,8 @@ PLAN = [
         ("bench_syscalls", "", "--subs 200 --messages 50"),
     ], "Server counters, `strace -c -f` and a sampled profile of the shard thread."),
     ("latency", "Publish to delivery at half of peak load", [
-        ("bench_latency", "", "--conns 1000 --channels 50 --peak-seconds 1 --seconds 2"),
-    ], "10,000 sockets in 100 channels, open loop, from the due time of the publish. Generator and "
+        ("bench_latency", "", "--conns 1000 --channels 100 --peak-seconds 1 --seconds 2"),
+    ], "10,000 sockets in 1,000 channels, open loop, from the due time of the publish. Generator and "
        "server share the machine's cores."),
     ("soak", "Long mixed run", [
         ("bench_soak", "--seconds {soak}",

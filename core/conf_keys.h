@@ -79,14 +79,14 @@ static const struct conf_key keys_server[] = {
 
     NUM("limits.connections_capacity", conf.connections_capacity, 1, 16777216, "1048576", NULL,
         "Sockets for which address space is reserved; 4100 beyond it."),
-    NUM("limits.max_channels_per_connection", conf.max_channels_per_connection, 0, 1000000,
+    NUM("limits.max_channels_per_connection", conf.max_channels_per_connection, 0, 65000,
         "100", NULL, "Channels one socket may subscribe to, else 4300; 0 means no limit."),
     NUM("limits.shard_memory_mb", conf.shard_memory_mb, 16, 1048576, "4096", "MiB",
         "Memory one shard may use for its state; work beyond it is refused."),
     NUM("limits.accepts_outstanding", conf.accepts_outstanding, 1, 4096, "256", NULL,
         "Connections one shard accepts at a time."),
     NUM("limits.handshake_timeout_ms", conf.handshake_timeout_ms, 1, 600000, "10000", "ms",
-        "Time from the first bytes of a request to its end."),
+        "Time for the head of a request, and between two pieces of its body."),
 
     NUM("channel_limits.max_name_length", shared.max_channel_name_length, 0, 65535, "200",
         "bytes", "Longest channel name where an app is silent; 0 means no limit."),

@@ -20,7 +20,7 @@ enum {
     CONF_KEYS_MAX = 96,              /* keys of the server */
     CONF_APP_KEYS_MAX = 32,          /* keys of an app */
     CONF_PATH_BYTES = 256,           /* longest key path with indexes, NUL included */
-    CONF_APPS_MAX = 100000,
+    CONF_APPS_MAX = 65535,     /* connections and channels hold an app's index in 16 bits */
     CONF_LIST_MAX = 1024,            /* entries of a list of texts */
     CONF_FILE_BYTES_MAX = 16 << 20,  /* after ${VAR} expansion too */
     CONF_SHARDS_MAX = 64,

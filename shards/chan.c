@@ -270,6 +270,7 @@ static void join(struct shard *sh, struct conn *c, struct sub *s, const struct l
         user_on_joined(sh, c);
     } else {
         sh->subscribed++;
+        conn_log(sh, c, "subscribed", "channel", chan_name(ch));
         count_subs(sh, ch, METRIC_CHANNEL_SUBSCRIPTIONS_TOTAL, 1);
     }
 }

@@ -25,6 +25,18 @@ void conn_arm(struct shard *sh, struct conn *c, uint64_t delay_ms)
     timer_arm(&sh->re.wheel, &c->timer, sh->re.now_ms + delay_ms);
 }
 
+void conn_log(const struct shard *sh, const struct conn *c, const char *message, const char *key,
+              struct slice value)
+{
+    char id[PUSHER_SOCKET_ID_BYTES + 1], text[256];
+    if (!log_on(LOG_DEBUG)) return;
+    id[pusher_socket_id_write(id, c->socket_a, c->socket_b)] = '\0';
+    uint32_t n = u32_min(value.bytes, sizeof(text) - 1);
+    memcpy(text, value.ptr, n);
+    text[n] = '\0';
+    LOG(LOG_DEBUG, message, "app_id", sh->conf->apps[c->app].id, "socket_id", id, key, text);
+}
+
 static void on_accept(void *ctx, uint32_t sock, uint32_t tag, const struct ring_addr *peer)
 {
     struct shard *sh = ctx;
@@ -105,6 +117,9 @@ const struct ring_handler conn_ring_handler = {
     .on_accept = on_accept, .on_recv = on_recv, .on_sent = conn_on_sent, .on_closed = on_closed,
 };
 
+/* Closing costs the kernel ten times what learning of an end does, and everything behind it in the
+ * same turn waits. So when thousands of peers vanish, their ends are taken in at full speed and the
+ * closes follow a few per turn. */
 void conn_reap(struct shard *sh, struct conn *c)
 {
     if (c->state != CONN_DEAD || c->receiving || c->sending || c->closing_slot || c->flushing) {
@@ -112,7 +127,22 @@ void conn_reap(struct shard *sh, struct conn *c)
     }
     if (c->busy) return;                 /* an op still points here: op_close reaps */
     c->closing_slot = true;
-    ring_close(sh->re.ring, conn_sock(sh, c), c->gen);
+    c->flush_next = 0;
+    uint32_t mark = conn_sock(sh, c) + 1;
+    if (sh->reap_last == 0) sh->reap_first = mark;
+    else sh->conns[sh->reap_last - 1].flush_next = mark;
+    sh->reap_last = mark;
+}
+
+bool conn_reap_some(struct shard *sh)
+{
+    for (uint32_t i = 0; i < CONN_REAPS_PER_TURN && sh->reap_first != 0; i++) {
+        struct conn *c = &sh->conns[sh->reap_first - 1];
+        sh->reap_first = c->flush_next;
+        ring_close(sh->re.ring, conn_sock(sh, c), c->gen);
+    }
+    if (sh->reap_first == 0) sh->reap_last = 0;
+    return sh->reap_first != 0;
 }
 
 static void free_input(struct shard *sh, struct conn_input **in)
@@ -133,6 +163,7 @@ void conn_detach(struct shard *sh, struct conn *c)
     c->quota_app = c->quota_node = false;
     if (c->counted) {
         c->counted = false;
+        conn_log(sh, c, "disconnected", "cause", slice_str(c->abrupt ? "lost" : "closed"));
         metric_add(sh->metrics, METRIC_CONNECTED, c->app, 0, -1);
         metric_add(sh->metrics, METRIC_NEW_DISCONNECTIONS_TOTAL, c->app, 0, 1);
     }

@@ -23,7 +23,7 @@ enum conn_tag { CONN_TRAFFIC = 0, CONN_METRICS = 1 };   /* which listener */
 
 struct conn_input { uint32_t bytes, room; uint8_t data[]; };
 
-enum { CONN_QUEUE_FRAMES = 14, CONN_BURST = 16 };
+enum { CONN_QUEUE_FRAMES = 14, CONN_BURST = 16, CONN_REAPS_PER_TURN = 64 };
 struct conn_queue {                      /* one segment of the send queue */
     struct conn_queue *next;
     uint16_t           head, tail;
@@ -57,7 +57,7 @@ struct conn {
     bool               deaf : 1;         /* input can no longer be parsed as frames */
     bool               half_shut : 1;    /* we have sent ours */
     bool               attached : 1;     /* may hold channels, a user, quotas: see conn_detach */
-    uint32_t           flush_next;       /* sock + 1 */
+    uint32_t           flush_next;       /* sock + 1; on the flush list or, once dead, to reap */
     struct timer       timer;            /* the one deadline of the current state */
     struct conn_input *in;               /* owned; NULL while nothing is half received */
     struct conn_input *message;          /* owned; fragments of an unfinished message */
@@ -94,6 +94,10 @@ extern const struct ring_handler conn_ring_handler;
 /* Timers of connections (enum in shard.c routes to it). */
 void conn_on_timer(struct shard *sh, struct conn *c);
 
+/* A line at level debug about what became of this socket, with one field of its own. */
+void conn_log(const struct shard *sh, const struct conn *c, const char *message, const char *key,
+              struct slice value);
+
 /* Queue a frame (a reference is taken). A slow consumer is closed here. False when not queued. */
 bool conn_send(struct shard *sh, struct conn *c, struct frame *f);
 /* Queue a small copy: control frames, errors, HTTP responses. Takes any size. */
@@ -110,7 +114,8 @@ void conn_close(struct shard *sh, struct conn *c, uint16_t code, const char *rea
 void conn_error(struct shard *sh, struct conn *c, uint32_t code, const char *message);
 /* Shut down now; what is queued is dropped. */
 void conn_kill(struct shard *sh, struct conn *c);
-/* The same at the next timer phase: for callers that walk a list the connection may be on. */
+/* The same at the next timer phase, for want of memory (counted): callers may be walking a list
+ * that the connection is on. */
 void conn_kill_later(struct shard *sh, struct conn *c);
 
 /* An HTTP answer (101 included) is queued: go on with the next request or frame; !keep: close. */
@@ -135,5 +140,7 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all);
 void conn_out_empty(struct shard *sh, struct conn *c);
 /* Leave channels, user and quotas; once. The socket no longer counts as connected. */
 void conn_detach(struct shard *sh, struct conn *c);
-/* Close the slot once nothing is outstanding. */
+/* Queue the slot for closing once nothing is outstanding on it. */
 void conn_reap(struct shard *sh, struct conn *c);
+/* Close CONN_REAPS_PER_TURN of them. True when more are queued. */
+bool conn_reap_some(struct shard *sh);

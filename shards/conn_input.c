@@ -287,8 +287,16 @@ static void run_gathered(struct shard *sh, struct conn *c)
 static void out_of_memory(struct shard *sh, struct conn *c)
 {
     if (c->state == CONN_WS) conn_fail(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
-    else if (!c->busy) reply_bad(sh, c, 503, "Service Unavailable");
-    else conn_kill(sh, c);
+    else if (c->state != CONN_HTTP || c->busy) conn_kill(sh, c);
+    else if (!c->last) reply_bad(sh, c, 503, "Service Unavailable");
+    if (c->state == CONN_HTTP) free_input(sh, &c->in);   /* nothing of it will be read any more */
+}
+
+/* A body is memory that nobody has signed for yet: it must not grow into what open sockets need. */
+static bool gather_input(struct shard *sh, struct conn *c, const uint8_t *bytes, uint32_t count)
+{
+    if (c->state == CONN_HTTP && c->need > 0 && shard_pressed(sh)) return false;
+    return gather(sh, &c->in, bytes, count, c->need);
 }
 
 static void pause_if_flooding(struct shard *sh, struct conn *c)
@@ -306,13 +314,13 @@ void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t 
     if (c->in == NULL && !is_held(c)) {
         uint32_t used = run(sh, c, bytes, count);
         if (c->state != CONN_DEAD && used < count &&
-            !gather(sh, &c->in, bytes + used, count - used, c->need)) {
+            !gather_input(sh, c, bytes + used, count - used)) {
             out_of_memory(sh, c);
         } else if (c->stash && c->in != NULL) {
             c->stash = false;
             if (c->state != CONN_DEAD && !is_held(c)) run_gathered(sh, c);
         }
-    } else if (!gather(sh, &c->in, bytes, count, c->need)) {
+    } else if (!gather_input(sh, c, bytes, count)) {
         out_of_memory(sh, c);
     } else if (!is_held(c) && c->in->bytes >= c->need) {
         run_gathered(sh, c);

@@ -141,7 +141,6 @@ bool conn_send(struct shard *sh, struct conn *c, struct frame *f)
         return false;                    /* nothing follows a Close, nor a frame that was lost */
     }
     if (!push(sh, c, f)) {
-        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
         conn_kill_later(sh, c);
         return false;
     }
@@ -152,7 +151,6 @@ bool conn_send_bytes(struct shard *sh, struct conn *c, const void *bytes, uint32
 {
     struct frame *f = frame_copy(sh, bytes, count);
     if (f == NULL) {
-        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
         conn_kill_later(sh, c);
         return false;
     }
@@ -165,6 +163,7 @@ bool conn_send_bytes(struct shard *sh, struct conn *c, const void *bytes, uint32
 void conn_kill_later(struct shard *sh, struct conn *c)
 {
     if (c->state == CONN_DEAD || c->state == CONN_FREE) return;
+    metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
     c->state = CONN_CLOSING;
     c->slow = true;
     conn_arm(sh, c, 0);

@@ -75,6 +75,7 @@ void fan_on_letter(struct shard *sh, const struct letter *l)
     if (ch->jobs_last == NULL) ch->jobs_first = kept;
     else ch->jobs_last->next = kept;
     ch->jobs_last = kept;
+    sh->fan_jobs++;
     if (!ch->fanning) {
         ch->fanning = true;
         ch->fan_next = NULL;
@@ -91,6 +92,7 @@ static void work_channel(struct shard *sh, struct chan *ch)
         struct fan_job *job = ch->jobs_first;
         ch->jobs_first = job->next;
         if (job->next == NULL) ch->jobs_last = NULL;
+        sh->fan_jobs--;
         end_job(sh, ch, job);
         heap_free(sh->heap, job, sizeof(*job));
     }
@@ -136,6 +138,7 @@ void fan_drop(struct shard *sh, struct chan *ch)
     while (ch->jobs_first != NULL) {
         struct fan_job *job = ch->jobs_first;
         ch->jobs_first = job->next;
+        sh->fan_jobs--;
         frame_put(sh, &job->frame);
         heap_free(sh->heap, job, sizeof(*job));
     }

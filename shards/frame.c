@@ -42,6 +42,7 @@ struct frame *frame_borrow(struct shard *sh, struct frame *loan, uint16_t from_s
     if (from_shard == sh->id) return loan;
     struct frame *f = heap_alloc(sh->heap, sizeof(*f));
     if (f == NULL) {
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
         struct letter l = {.kind = MAIL_FRAME_HOME, .payload = loan};
         shard_answer(sh, from_shard, &l);
         return NULL;

@@ -272,14 +272,16 @@ void home_cache_put(struct shard *sh, struct home *h, struct frame *f)
     uint64_t bound = sh->conf->cache_max_bytes / sh->server->shards_count;
     home_cache_drop(sh, h);
     struct home_extra *x = home_extra(sh, h);
-    if (x == NULL) return;
+    if (x == NULL || f->bytes_count > bound) {   /* not kept: seen as a cache_miss */
+        metric_add(sh->metrics, METRIC_CACHE_EVICTED_TOTAL, h->app, 0, 1);
+        return;
+    }
     while (sh->cache_oldest != NULL && sh->cache_bytes + f->bytes_count > bound) {
         struct home *old = sh->cache_oldest;
         metric_add(sh->metrics, METRIC_CACHE_EVICTED_TOTAL, old->app, 0, 1);
         home_cache_drop(sh, old);
         if (old != h) home_release(sh, old);
     }
-    if (f->bytes_count > bound) return;
     x->cached = frame_ref(f);
     x->cached_until_ms = sh->re.now_ms + (uint64_t)sh->conf->cache_ttl * 1000;
     sh->cache_bytes += f->bytes_count;

@@ -2,7 +2,7 @@
 
 #include <stdio.h>
 
-enum { RETRY_MS = 1000 };
+enum { RETRY_MS = 1000, LIST_BYTES_MAX = 1 << 29 };
 
 static uint64_t member_hash(const struct shard *sh, const struct home *h, struct slice id)
 {
@@ -151,11 +151,11 @@ void presence_on_grace(struct shard *sh, struct member *m)
     home_release(sh, h);
 }
 
-static uint32_t list_bytes(const struct home_extra *x)
+static uint64_t list_bytes(const struct home_extra *x)
 {
-    uint32_t bytes = 64;
+    uint64_t bytes = 64;
     for (const struct member *m = x->members; m != NULL; m = m->next) {
-        bytes += 2 * m->id_json_bytes + m->info_bytes + 3;
+        bytes += 2ull * m->id_json_bytes + m->info_bytes + 3;
     }
     return bytes;
 }
@@ -163,8 +163,9 @@ static uint32_t list_bytes(const struct home_extra *x)
 struct frame *presence_succeeded(struct shard *sh, struct home *h)
 {
     struct home_extra *x = h->extra;
-    uint32_t room = list_bytes(x);
-    uint8_t *text = heap_alloc(sh->heap, room);
+    uint64_t whole = list_bytes(x);
+    uint32_t room = (uint32_t)whole;
+    uint8_t *text = whole > LIST_BYTES_MAX ? NULL : heap_alloc(sh->heap, room);
     if (text == NULL) return NULL;
     uint8_t *at = put_text(text, "{\"presence\":{\"ids\":[");
     for (struct member *m = x->members; m != NULL; m = m->next) {

@@ -13,6 +13,7 @@
 enum home_status presence_join(struct shard *sh, struct home *h, const struct presence *who,
                                struct member **out);
 void presence_leave(struct shard *sh, struct home *h, struct member *m, bool abrupt);
-/* The frame of subscription_succeeded with the member list; NULL at the heap's bound. */
+/* The frame of subscription_succeeded with the member list; NULL at the heap's bound, or when the
+ * list is longer than any frame (512 MiB). */
 struct frame *presence_succeeded(struct shard *sh, struct home *h);
 void presence_on_grace(struct shard *sh, struct member *m);

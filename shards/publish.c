@@ -40,26 +40,32 @@ void publish_post(struct shard *sh, struct publish *p, struct frame *f)
     shard_answer(sh, shard_home(sh, p->app, slice_of(p->name, p->name_bytes)), &l);
 }
 
+/* The answer is posted before the fan-out: the place in the order is fixed by then, and the backend
+ * can send its next event while the frames of this one leave. */
 void publish_on_publish(struct shard *sh, const struct letter *l)
 {
     struct publish *p = (void *)(uintptr_t)l->arg[0];
+    const struct publish asked = *p;     /* p is its shard's again once the answer is posted */
     struct slice name = slice_of(p->name, p->name_bytes);
     struct letter answer = {.kind = MAIL_PUBLISHED, .payload = p};
     struct frame *f = frame_borrow(sh, l->payload, l->from_shard);
-    struct home *h = home_find(sh, p->app, name);
+    struct home *h = home_find(sh, asked.app, name);
     if (f == NULL) {
         answer.arg[0] = HOME_NO_MEMORY;
     } else {
-        if (h == NULL && p->cache) h = home_make(sh, p->app, name, p->kind, true);
+        if (h == NULL && asked.cache) h = home_make(sh, asked.app, name, asked.kind, true);
+        if (h != NULL && asked.cache) home_cache_put(sh, h, f);
         if (h != NULL) {
-            if (p->cache) home_cache_put(sh, h, f);
-            answer.arg[1] = home_fan(sh, h, f, p->except_a, p->except_b, p->started_ns);
+            answer.arg[1] = h->subs_count;
             answer.arg[2] = h->extra == NULL ? 0 : h->extra->members_count;
-            home_release(sh, h);
         }
     }
-    frame_put(sh, &f);
     shard_answer(sh, l->from_shard, &answer);
+    if (h != NULL && f != NULL) {
+        home_fan(sh, h, f, asked.except_a, asked.except_b, asked.started_ns);
+        home_release(sh, h);
+    }
+    frame_put(sh, &f);
 }
 
 void publish_on_published(struct shard *sh, const struct letter *l)

@@ -75,7 +75,6 @@ void reply_send(struct shard *sh, struct conn *c, const struct reply *r, bool ke
     write_head(&h, sh->conf, r, keep);
     struct frame *f = frame_make(sh, h.bytes + r->more.bytes + 2 + body_bytes);
     if (f == NULL) {
-        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
         conn_kill_later(sh, c);          /* there is no memory to say so */
     } else {
         uint8_t *at = put(frame_room(f), h.text, h.bytes);

@@ -110,7 +110,7 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
     X(TOKIO_INJECTION_QUEUE_DEPTH, "tokio_injection_queue_depth", GAUGE, SERVER, none,             \
       "Letters waiting in the shards' mailboxes.")                                                 \
     X(TOKIO_WORKER_LOCAL_QUEUE_DEPTH, "tokio_worker_local_queue_depth", GAUGE, WORKER, none,       \
-      "Connections and jobs that wait for the shard's next tick.")                                 \
+      "Fan-outs that wait for the shard's next tick.")                                             \
     X(TOKIO_WORKER_BUSY_RATIO, "tokio_worker_busy_ratio", RATIO, WORKER, none,                     \
       "Share of the shard's uptime in which it did not sleep, 0 to 1.")                            \
     X(TOKIO_WORKER_MEAN_POLL_DURATION_US, "tokio_worker_mean_poll_duration_us", MEAN_NS, SERVER,   \
@@ -193,6 +193,8 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
       "Direct descriptors in use in the shard's rings.")                                           \
     X(DIRECT_DESCRIPTOR_SLOTS, "direct_descriptor_slots", GAUGE, SHARD, none,                      \
       "Size of the shard's direct descriptor tables opened so far.")                               \
+    X(ACCEPT_ERRORS_TOTAL, "accept_errors_total", COUNTER, SHARD, none,                            \
+      "Accepts that failed; for want of memory or files accepting then rests for 100 ms.")         \
     X(HEAP_USED_BYTES, "heap_used_bytes", GAUGE, SHARD, none,                                      \
       "Live bytes of the shard's heap.")                                                           \
     X(MAIL_SPILLED_TOTAL, "mail_spilled_total", COUNTER, SHARD, none,                              \
@@ -212,7 +214,7 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
     X(RING_ENTERS_TOTAL, "ring_enters_total", COUNTER, SHARD, none,                                \
       "io_uring_enter system calls.")                                                              \
     X(WAKEUPS_TOTAL, "wakeups_total", COUNTER, SHARD, none,                                        \
-      "Times the sleeping shard was woken by another thread.")
+      "Times the shard went to sleep and woke again.")
 
 #define SERIES_ENUM_ID(id, name, form, scope, labels, help) METRIC_##id,
 enum metric_id { SERIES_LIST(SERIES_ENUM_ID) METRIC_COUNT };

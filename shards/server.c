@@ -66,7 +66,10 @@ static err_t open_shards(struct server_run *r, char *error, uint32_t error_bytes
 {
     struct server *s = &r->server;
     s->shards = mem_reserve(s->shards_count * sizeof(struct shard));
-    if (s->shards == NULL) return ERR_MEMORY;
+    if (s->shards == NULL) {
+        snprintf(error, error_bytes, "cannot start: %s", err_name(ERR_MEMORY));
+        return ERR_MEMORY;
+    }
     for (uint32_t i = 0; i < s->shards_count; i++) {
         struct shard *sh = &s->shards[i];
         sh->server = s;
@@ -147,6 +150,7 @@ void server_wait(struct server_run *r)
     if (!all_drained(s)) LOG(LOG_WARN, "grace period over: the connections left are cut");
     __atomic_store_n(&s->quitting, 1, __ATOMIC_RELEASE);
     poke_all(s);
+    pthread_sigmask(SIG_UNBLOCK, &set, NULL);    /* a signal still ends a close that hangs */
 }
 
 void server_close(struct server_run *r)

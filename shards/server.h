@@ -1,7 +1,7 @@
 /* server.h - the whole process: opens everything in dependency order, waits for the word to stop.
  *
  * Threads  main.
- * Errors   server_open: one line in `error`, nothing left open.
+ * Errors   server_open: one line in `error`; what was opened ends with the process.
  */
 #pragma once
 #include "shards/shard.h"

@@ -114,12 +114,14 @@ static void copy_stats(struct shard *sh)
     struct reactor_stats *re = &sh->re.stats;
     ring_stats_read(sh->re.ring, &ring);
     uint64_t uptime_ns = u64_max(sh->re.now_ns - re->started_ns, 1);
-    uint64_t spilled = 0;
+    uint64_t waiting = 0;
     for (uint16_t to = 0; to < sh->server->shards_count; to++) {
-        spilled += mail_spilled(reactor_box(&sh->re, to));
+        struct mailbox *box = reactor_box(&sh->re, to);
+        waiting += mail_spilled(box) + MAIL_SLOTS - mail_room(box);
     }
     metric_set(m, METRIC_DIRECT_DESCRIPTORS, 0, 0, ring.socks);
     metric_set(m, METRIC_DIRECT_DESCRIPTOR_SLOTS, 0, 0, ring.slots);
+    metric_set(m, METRIC_ACCEPT_ERRORS_TOTAL, 0, 0, (int64_t)ring.accept_errors);
     metric_set(m, METRIC_HEAP_USED_BYTES, 0, 0, (int64_t)heap_used_bytes(sh->heap));
     metric_set(m, METRIC_RECV_BUFFERS_EXHAUSTED_TOTAL, 0, 0, (int64_t)ring.recv_bufs_exhausted);
     metric_set(m, METRIC_RECV_REARMED_TOTAL, 0, 0, (int64_t)ring.recv_rearmed);
@@ -130,7 +132,8 @@ static void copy_stats(struct shard *sh)
     metric_set(m, METRIC_TOKIO_WORKERS_COUNT, 0, 0, 1);
     metric_set(m, METRIC_TOKIO_ACTIVE_TASKS, 0, 0,
                (int64_t)(sh->conns_count + sh->re.wheel.armed_count + sh->ops_count));
-    metric_set(m, METRIC_TOKIO_INJECTION_QUEUE_DEPTH, 0, 0, (int64_t)spilled);
+    metric_set(m, METRIC_TOKIO_INJECTION_QUEUE_DEPTH, 0, 0, (int64_t)waiting);
+    metric_set(m, METRIC_TOKIO_WORKER_LOCAL_QUEUE_DEPTH, 0, 0, sh->fan_jobs);
     metric_set(m, METRIC_TOKIO_WORKER_BUSY_RATIO, 0, 0,
                (int64_t)(u64_min(re->busy_ns, uptime_ns) * 1.0e6 / (double)uptime_ns));
     metric_set(m, METRIC_TOKIO_WORKER_MEAN_POLL_DURATION_US, 0, 0,
@@ -246,6 +249,7 @@ static bool work(void *ctx)
     bool more = fan_work(sh);
     if (api_list_work(sh)) more = true;
     conn_flush_all(sh);
+    if (conn_reap_some(sh)) more = true;
     return more;
 }
 

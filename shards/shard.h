@@ -65,6 +65,7 @@ struct shard {
     uint32_t         socks_seen;            /* 1 + the highest sock ever used */
     uint32_t         flush_first;           /* sock + 1 of the first connection to flush, 0 none */
     uint32_t         flush_last;
+    uint32_t         reap_first, reap_last; /* dead connections whose slots are to be closed */
     struct conn     *input_of;              /* whose input is being parsed; NULL outside */
 
     struct table     chans;                 /* local channels by (app, name) */
@@ -72,6 +73,7 @@ struct shard {
     uint32_t         chan_slots_count, chan_slots_free;
     struct chan     *fan_first, *fan_last;  /* channels with fan-out work left */
     uint64_t         fan_serial;            /* grows with every channel letter handled */
+    uint32_t         fan_jobs;              /* unfinished fan-outs of all channels */
     uint32_t         fan_budget;            /* subscribers left in this turn */
 
     struct table     homes;                 /* channels whose home is here */

@@ -105,6 +105,7 @@ static void open_socket(struct shard *sh, struct conn *c, const struct attempt *
     c->socket_b = rng_below(&sh->re.rng, 10000000001ull);
     conn_become_ws(sh, c);
     c->counted = true;
+    conn_log(sh, c, "connected", "protocol", slice_str("pusher"));
     metric_add(sh->metrics, METRIC_CONNECTED, app, 0, 1);
     metric_add(sh->metrics, METRIC_NEW_CONNECTIONS_TOTAL, app, 0, 1);
     n += pusher_established_write((uint8_t *)out + n, c->socket_a, c->socket_b,

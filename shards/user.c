@@ -143,6 +143,7 @@ static void settle(struct shard *sh, struct user *u)
     struct conn *c = conn_get(sh, u->sock, u->gen);
     ASSERT(c != NULL && c->user == u);
     u->ready = true;
+    conn_log(sh, c, "signed in", "user_id", u->id);
     send_success(sh, c, u);
     if (u->watches_count > 0) send_status(sh, c, u->watches, u->watches_count);
 }

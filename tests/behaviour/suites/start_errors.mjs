@@ -204,4 +204,7 @@ s.test('the log as JSON: one object a line, also at level trace', async (t) => {
     assert.match(entry.level, /^(ERROR|WARN|INFO|DEBUG|TRACE)$/i);
     assert.equal(typeof entry.fields.message, 'string');
   }
+  const messages = lines.map((line) => JSON.parse(line).fields.message);
+  assert.ok(messages.includes('connected') && messages.includes('disconnected'));
+  assert.ok(!server.stderr.includes(app.secret));
 });
