@@ -26,7 +26,7 @@ PLAN = [
     ("fanout", "Fan-out to 1,000 subscribers of one channel, one shard", [
         ("bench_fanout", "--publishers 1 --pairs 7",
          "--publishers 1 --pairs 1 --messages 40 --warm 10 --bar-percent 0"),
-        ("bench_fanout", "--publishers 32 --window 64 --pairs 5 --messages 1600 --bar-percent 75",
+        ("bench_fanout", "--publishers 32 --window 64 --pairs 5 --messages 6400 --bar-percent 75",
          "--publishers 16 --pairs 1 --messages 100 --warm 20 --bar-percent 0"),
     ], "The server and the bare loop (`limit_fanout`) in turn: same core, same receivers, same "
        "frame length, same frames per send. Wall: frames per second as the receivers saw them. "
@@ -57,8 +57,8 @@ PLAN = [
     ], "Server counters, `strace -c -f` and a sampled profile of the shard thread."),
     ("latency", "Publish to delivery at half of peak load", [
         ("bench_latency", "", "--conns 1000 --channels 100 --peak-seconds 1 --seconds 2"),
-    ], "10,000 sockets in 1,000 channels, open loop, from the due time of the publish. Generator and "
-       "server share the machine's cores."),
+    ], "10,000 sockets in 1,000 channels, open loop, from the due time of the publish. Generator "
+       "and server share the machine's cores."),
     ("soak", "Long mixed run", [
         ("bench_soak", "--seconds {soak}",
          "--conns 400 --warm-seconds 6 --seconds 14 --changes 300"),
@@ -107,7 +107,7 @@ def run_one(build, program, options):
                           text=True) as p:
         for line in p.stdout:            # ends by itself: every program sets itself an alarm
             print(line, end="", flush=True)
-            lines.append(line.rstrip("\n"))
+            lines.append(line.rstrip())
         code = p.wait(timeout=limit)
     return lines, code
 

@@ -43,6 +43,14 @@ static inline bool slice_equal(struct slice a, struct slice b)
     return a.bytes == b.bytes && (a.bytes == 0 || memcmp(a.ptr, b.ptr, a.bytes) == 0);
 }
 
+/* Bytewise order: negative, 0 or positive. */
+static inline int slice_order(struct slice a, struct slice b)
+{
+    uint32_t n = a.bytes < b.bytes ? a.bytes : b.bytes;
+    int d = n == 0 ? 0 : memcmp(a.ptr, b.ptr, n);
+    return d != 0 ? d : (a.bytes > b.bytes) - (a.bytes < b.bytes);
+}
+
 static inline bool slice_is(struct slice a, const char *text)
 {
     return slice_equal(a, slice_str(text));

@@ -58,6 +58,7 @@ struct conf {
     uint32_t max_channels_per_connection; /* limits.max_channels_per_connection, 100, 0 = none */
     uint32_t shard_memory_mb;          /* limits.shard_memory_mb: heap bound per shard, 4096 */
     uint32_t accepts_outstanding;      /* limits.accepts_outstanding per shard, 256 */
+    uint32_t fanout_backlog;           /* limits.fanout_backlog, subscribers, 4,194,304 */
     uint32_t handshake_timeout_ms;     /* limits.handshake_timeout_ms: first bytes to a complete
                                           request, 10,000 */
     uint32_t keepalive_timeout_ms;     /* http_api.keepalive_timeout_ms: idle HTTP, 60,000 */

@@ -85,6 +85,9 @@ static const struct conf_key keys_server[] = {
         "Memory one shard may use for its state; work beyond it is refused."),
     NUM("limits.accepts_outstanding", conf.accepts_outstanding, 1, 4096, "256", NULL,
         "Connections one shard accepts at a time."),
+    NUM("limits.fanout_backlog", conf.fanout_backlog, 1024, 4294967295, "4194304", NULL,
+        "Subscribers that unfinished fan-outs of one shard have still to visit; publishes are "
+        "refused beyond it."),
     NUM("limits.handshake_timeout_ms", conf.handshake_timeout_ms, 1, 600000, "10000", "ms",
         "Time for the head of a request, and between two pieces of its body."),
 

@@ -2,6 +2,8 @@
 
 #include "core/clock.h"
 
+enum { SPILL_RETRY_NS = 200000 };        /* the reader's progress wakes nobody */
+
 err_t reactor_office_open(struct reactor_office *o, uint32_t shards_count)
 {
     memset(o, 0, sizeof(*o));
@@ -93,14 +95,15 @@ static bool take_letters(struct reactor *r)
 }
 
 /* Publish what was posted in this turn and wake the readers that sleep. True when this shard has
- * mail for itself or letters that did not fit yet. */
+ * mail for itself. Letters that did not fit are tried again after SPILL_RETRY_NS at the latest. */
 static bool post_letters(struct reactor *r)
 {
     bool more = false;
+    r->spilled = false;
     for (uint16_t to = 0; to < r->office->shards_count; to++) {
         struct mailbox *box = reactor_box(r, to);
         bool posted = mail_flush(box);
-        if (mail_spilled(box) > 0) more = true;
+        if (mail_spilled(box) > 0) r->spilled = true;
         if (to == r->shard) {
             if (mail_waiting(box)) more = true;
         } else if (posted && mail_door_knock(&r->office->doors[to])) {
@@ -128,6 +131,7 @@ static void rest(struct reactor *r)
         uint64_t due_ns = next_ms * 1000000, now_ns = clock_mono_ns();
         timeout_ns = due_ns > now_ns ? due_ns - now_ns : 0;
     }
+    if (r->spilled) timeout_ns = u64_min(timeout_ns, SPILL_RETRY_NS);
     if (!ready && timeout_ns > 0) ring_sleep(r->ring, timeout_ns);
     mail_door_open(door);
     ring_awake(r->ring);

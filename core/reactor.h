@@ -60,6 +60,7 @@ struct reactor {
     const struct reactor_ops *ops;
     void                     *ctx;
     struct reactor_stats      stats;
+    bool                      spilled;    /* letters wait for room in some box */
 };
 
 MUST_CHECK err_t reactor_open(struct reactor *r, uint16_t shard, struct reactor_office *office,

@@ -17,7 +17,7 @@ enum { BUF_GROUP = 1, EVENTS_PER_BANK_MAX = 512 };
 
 enum kind {
     KIND_NONE, KIND_ACCEPT, KIND_RECV, KIND_SEND, KIND_SHUTDOWN, KIND_CLOSE, KIND_IGNORE,
-    KIND_WAKE, KIND_EVENT, KIND_ACCEPT_PAUSED,
+    KIND_WAKE, KIND_WAKE_FAILED, KIND_EVENT, KIND_ACCEPT_PAUSED,
 };
 
 struct msg {                          /* alive until the bank's next submit */

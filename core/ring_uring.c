@@ -283,6 +283,15 @@ static void close_done(struct ring *r, struct bank *b, const struct io_uring_cqe
     r->handler->on_closed(r->ctx, (uint32_t)cqe->user_data, gen);
 }
 
+/* The knock has been answered for: a wake-up that the kernel could not deliver now is sent again. A
+ * ring that is gone needs none. */
+static void wake_failed(struct ring *r, int wake_fd, int32_t res)
+{
+    if (res == -EOVERFLOW || res == -EAGAIN || res == -ENOMEM || res == -EBUSY) {
+        ring_wake(r, wake_fd);
+    }
+}
+
 static void cqe_dispatch(struct ring *r, struct bank *b, const struct io_uring_cqe *cqe,
                          uint32_t *bufs_back)
 {
@@ -293,6 +302,7 @@ static void cqe_dispatch(struct ring *r, struct bank *b, const struct io_uring_c
     case KIND_ACCEPT: ring_accept_done(r, index, cqe->res); return;
     case KIND_CLOSE:  close_done(r, b, cqe); return;
     case KIND_SHUTDOWN:      shutdown_done(r, b, index); return;
+    case KIND_WAKE_FAILED:   wake_failed(r, (int)index, cqe->res); return;
     case KIND_EVENT:         r->event_armed = false; return;
     case KIND_ACCEPT_PAUSED: r->accept_paused = false; return;
     case KIND_NONE:
@@ -436,7 +446,7 @@ void ring_wake(struct ring *r, int wake_fd)
     struct io_uring_sqe *sqe = ring_sqe(r, &r->banks[0]);
     io_uring_prep_msg_ring(sqe, wake_fd, 0, ring_tag(KIND_WAKE, 0, 0), 0);
     sqe->flags |= IOSQE_CQE_SKIP_SUCCESS;
-    io_uring_sqe_set_data64(sqe, ring_tag(KIND_IGNORE, 0, 0));
+    io_uring_sqe_set_data64(sqe, ring_tag(KIND_WAKE_FAILED, 0, (uint32_t)wake_fd));
 }
 
 void ring_wake_by_event(struct ring *r)

@@ -136,6 +136,7 @@ void chan_join_again(struct shard *sh, struct sub *s)
         .kind = MAIL_SUBSCRIBE, .payload = s, .arg = {s->chan->handle, HOME_AGAIN},
     };
     if (s->asked < UINT8_MAX && shard_ask(sh, s->chan->home_shard, &l) == OK) s->asked++;
+    else conn_error(sh, &sh->conns[s->sock], PUSHER_OVER_CAPACITY, "Over capacity");
 }
 
 static void sub_free(struct shard *sh, struct sub *s)

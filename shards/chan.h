@@ -46,6 +46,7 @@ struct fan_job {                 /* a fan-out that did not finish in its turn */
     struct sub     *cursor;      /* next subscriber to visit */
     uint64_t        serial, except_a, except_b, started_ns;
     uint64_t        recipients;
+    uint32_t        left;        /* subscribers still to be visited, at most: in fan_waiting */
     bool            observe;
 };
 

@@ -12,6 +12,7 @@
 enum { INPUT_ROOM_MIN = 512, HTTP_LINE_MAX = 8192, HTTP_HEAD_MAX = 16384 };
 enum {
     PIPELINE_IN_MAX = 65536,      /* gathered behind a request that waits: then reading stops */
+    PRESSED_MESSAGE_MAX = 16384,  /* of an unfinished message while memory is short */
     PIPELINE_OUT_MAX = 262144,    /* answers not yet read by the client: then the next ones wait */
 };
 
@@ -177,6 +178,10 @@ static void take_data(struct shard *sh, struct conn *c, const struct ws_frame *f
     uint32_t have = c->message == NULL ? 0 : c->message->bytes;
     if (have + f->payload.bytes > limit) {
         too_big(sh, c);
+        return;
+    }
+    if (have + f->payload.bytes > PRESSED_MESSAGE_MAX && shard_pressed(sh)) {
+        conn_fail(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
         return;
     }
     if (!gather(sh, &c->message, f->payload.ptr, f->payload.bytes, limit)) {

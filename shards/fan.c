@@ -7,6 +7,7 @@
 static bool step(struct shard *sh, struct fan_job *job, uint32_t *budget)
 {
     struct sub *s = job->cursor;
+    uint32_t before = *budget;
     while (s != NULL && *budget > 0) {
         struct sub *next = s->chan_next;
         struct conn *c = &sh->conns[s->sock];
@@ -20,6 +21,9 @@ static bool step(struct shard *sh, struct fan_job *job, uint32_t *budget)
         s = next;
     }
     job->cursor = s;
+    uint32_t visited = u32_min(before - *budget, job->left);
+    job->left -= visited;
+    sh->fan_waiting -= visited;
     return s == NULL;
 }
 
@@ -36,6 +40,8 @@ static void observe(struct shard *sh, const struct chan *ch, const struct fan_jo
 static void end_job(struct shard *sh, struct chan *ch, struct fan_job *job)
 {
     observe(sh, ch, job);
+    sh->fan_waiting -= job->left;        /* they left while it was under way */
+    job->left = 0;
     frame_put(sh, &job->frame);
 }
 
@@ -72,6 +78,8 @@ void fan_on_letter(struct shard *sh, const struct letter *l)
         return;
     }
     *kept = job;
+    kept->left = ch->joined_count;
+    sh->fan_waiting += kept->left;
     if (ch->jobs_last == NULL) ch->jobs_first = kept;
     else ch->jobs_last->next = kept;
     ch->jobs_last = kept;
@@ -139,6 +147,7 @@ void fan_drop(struct shard *sh, struct chan *ch)
         struct fan_job *job = ch->jobs_first;
         ch->jobs_first = job->next;
         sh->fan_jobs--;
+        sh->fan_waiting -= job->left;
         frame_put(sh, &job->frame);
         heap_free(sh->heap, job, sizeof(*job));
     }

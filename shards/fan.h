@@ -4,7 +4,8 @@
  *          large ones continue in the next turns, one job after the other per channel.
  * Threads  The shard.
  * Order    Frames of one channel reach every socket's queue in letter order.
- * Bounds   FAN_TURN_SUBS subscribers a turn over all channels.
+ * Bounds   FAN_TURN_SUBS subscribers a turn over all channels. What is left counts in fan_waiting;
+ *          past limits.fanout_backlog on any shard publishes are refused (publish_room).
  * Memory   One pointer push per subscriber; a job is allocated only when a fan-out is not finished
  *          in its turn.
  */

@@ -70,6 +70,7 @@ struct publish {                       /* one publish to one channel, lent to th
     uint64_t   except_a, except_b;     /* socket id that is left out; 0/0: none */
     uint64_t   started_ns;
     uint32_t   app, index;             /* index: which of the op's channels */
+    uint32_t   sock, gen;              /* a client event's sender; gen 0: none */
     uint8_t    kind;                   /* enum pusher_kind */
     bool       cache;                  /* keep as the channel's cached event */
     uint32_t   name_bytes;
@@ -102,7 +103,8 @@ void home_on_timer(struct shard *sh, struct home_extra *x);   /* count_timer */
 struct publish *publish_make(struct shard *sh, uint32_t app, struct slice name,
                              const struct pusher_channel *kind);
 void publish_free(struct shard *sh, struct publish *p);
-/* True when every shard can take counts[shard] more publishes now (its box and its own backlog). */
+/* True when every box can take counts[shard] more publishes now and no shard's fan-out is further
+ * behind than limits.fanout_backlog. Counted. */
 bool publish_room(struct shard *sh, const uint32_t counts[REACTOR_SHARDS_MAX]);
 void publish_post(struct shard *sh, struct publish *p, struct frame *f);
 /* MAIL_PUBLISHED. */

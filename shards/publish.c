@@ -25,6 +25,12 @@ void publish_free(struct shard *sh, struct publish *p)
 
 bool publish_room(struct shard *sh, const uint32_t counts[REACTOR_SHARDS_MAX])
 {
+    for (uint32_t i = 0; i < sh->server->shards_count; i++) {
+        uint64_t backlog = __atomic_load_n(&sh->server->shards[i].backlog, __ATOMIC_RELAXED);
+        if (backlog <= sh->conf->fanout_backlog) continue;
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_FANOUT_BACKLOG, 1);
+        return false;
+    }
     for (uint16_t to = 0; to < sh->server->shards_count; to++) {
         if (counts[to] > 0 && mail_room(reactor_box(&sh->re, to)) < counts[to]) {
             metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_MAILBOX, 1);
@@ -82,6 +88,11 @@ void publish_on_published(struct shard *sh, const struct letter *l)
         told.arg[2] = l->arg[1];
         told.arg[3] = l->arg[2];
         api_on_published(sh, &told);
+    }
+    struct conn *c = p->op == NULL && l->flags == 0 && l->arg[0] != HOME_OK
+                         ? conn_get(sh, p->sock, p->gen) : NULL;
+    if (c != NULL && p->gen != 0) {      /* a client event that its home could not take */
+        conn_error(sh, c, 4303, "Broadcast error: server is busy, try again");
     }
     publish_free(sh, p);
 }

@@ -53,6 +53,7 @@
     X(PAYLOAD, "payload")                                  \
     X(HEAP, "heap")                                        \
     X(MAILBOX, "mailbox")                                  \
+    X(FANOUT_BACKLOG, "fanout_backlog")                    \
     X(IDEMPOTENCY_ENTRIES, "idempotency_entries")          \
     X(REQUEST_SIZE, "request_size")                        \
     X(BACKEND_RATE, "backend_rate")                        \
@@ -133,7 +134,7 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
     X(SOCKET_RECEIVED_BYTES, "socket_received_bytes", COUNTER, APP_PORT, none,                     \
       "Payload bytes of WebSocket messages received.")                                             \
     X(SOCKET_TRANSMITTED_BYTES, "socket_transmitted_bytes", COUNTER, APP_PORT, none,               \
-      "Payload bytes of WebSocket messages written, counted at the write.")                        \
+      "Bytes of WebSocket frames written, counted at the write.")                        \
     X(WS_MESSAGES_RECEIVED_TOTAL, "ws_messages_received_total", COUNTER, APP_PORT, none,           \
       "WebSocket messages received.")                                                              \
     X(WS_MESSAGES_SENT_TOTAL, "ws_messages_sent_total", COUNTER, APP_PORT, none,                   \

@@ -46,6 +46,22 @@ static err_t open_listeners(struct server_run *r, const struct conf *conf, char 
     return e;
 }
 
+static int by_text(const void *a, const void *b, void *texts)
+{
+    const struct slice *t = texts;
+    return slice_order(t[*(const uint32_t *)a], t[*(const uint32_t *)b]);
+}
+
+/* Indexes of the apps, sorted by id or key: looked up for every request. */
+static uint32_t *sorted(struct slice *texts, uint32_t count)
+{
+    uint32_t *order = mem_reserve(count * sizeof(*order));
+    if (order == NULL) return NULL;
+    for (uint32_t i = 0; i < count; i++) order[i] = i;
+    qsort_r(order, count, sizeof(*order), by_text, texts);
+    return order;
+}
+
 static err_t open_apps(struct server *s)
 {
     const struct conf *conf = s->conf;
@@ -59,7 +75,9 @@ static err_t open_apps(struct server *s)
         s->app_keys[i] = slice_str(conf->apps[i].key);
         s->app_secrets[i] = slice_str(conf->apps[i].secret);
     }
-    return OK;
+    s->apps_by_id = sorted(s->app_ids, conf->apps_count);
+    s->apps_by_key = sorted(s->app_keys, conf->apps_count);
+    return s->apps_by_id == NULL || s->apps_by_key == NULL ? ERR_MEMORY : OK;
 }
 
 static err_t open_shards(struct server_run *r, char *error, uint32_t error_bytes)

@@ -136,6 +136,8 @@ static void publish_event(struct shard *sh, struct conn *c, const struct pusher_
         frame->bytes_count = pusher_event_write(&o, frame_room(frame));
         p->except_a = c->socket_a;
         p->except_b = c->socket_b;
+        p->sock = conn_sock(sh, c);
+        p->gen = c->gen;
         publish_post(sh, p, frame);
     }
     heap_free(sh->heap, compact, f->data.text_bytes);

@@ -12,6 +12,7 @@
 #include <stdio.h>
 
 enum { SECOND_MS = 1000, DRAIN_STEP_MS = 10, DRAIN_STEP_SOCKS_MIN = 64 };
+enum { SPILLED_LETTER_SUBS = 64, DRAIN_STEP_WALK = 65536 };
 enum { HOMES_BUCKETS_MAX = 1 << 23, SOCKS_SLACK = 2 * 32768 };
 
 /* ---- small services ---- */
@@ -50,26 +51,31 @@ bool shard_pressed(struct shard *sh)
     return true;
 }
 
-bool shard_app_by_key(const struct server *s, struct slice key, uint32_t *app)
+static bool find_app(const struct server *s, const uint32_t *order, const struct slice *texts,
+                     struct slice text, uint32_t *app)
 {
-    for (uint32_t i = 0; i < s->conf->apps_count; i++) {
-        if (slice_equal(s->app_keys[i], key)) {
-            *app = i;
+    uint32_t low = 0, high = s->conf->apps_count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        int d = slice_order(texts[order[middle]], text);
+        if (d == 0) {
+            *app = order[middle];
             return true;
         }
+        if (d < 0) low = middle + 1;
+        else high = middle;
     }
     return false;
 }
 
+bool shard_app_by_key(const struct server *s, struct slice key, uint32_t *app)
+{
+    return find_app(s, s->apps_by_key, s->app_keys, key, app);
+}
+
 bool shard_app_by_id(const struct server *s, struct slice id, uint32_t *app)
 {
-    for (uint32_t i = 0; i < s->conf->apps_count; i++) {
-        if (slice_equal(s->app_ids[i], id)) {
-            *app = i;
-            return true;
-        }
-    }
-    return false;
+    return find_app(s, s->apps_by_id, s->app_ids, id, app);
 }
 
 /* ---- letters ---- */
@@ -202,7 +208,8 @@ static void drain_step(struct shard *sh)
                              1);
     uint64_t batch = u64_max(sh->drain_total / steps + 1, DRAIN_STEP_SOCKS_MIN);
     copy_stats(sh);
-    while (sh->drain_next < sh->socks_seen && batch > 0) {
+    uint32_t end = (uint32_t)u64_min((uint64_t)sh->drain_next + DRAIN_STEP_WALK, sh->socks_seen);
+    while (sh->drain_next < end && batch > 0) {
         struct conn *c = &sh->conns[sh->drain_next++];
         if (c->state != CONN_WS) continue;
         conn_fail(sh, c, PUSHER_RECONNECT, "Server shutting down");
@@ -234,13 +241,24 @@ static void check_drain(struct shard *sh)
         sh->drain_checked_ms = 0;
         drain_step(sh);
     }
-    if (sh->re.now_ms - sh->drain_checked_ms >= DRAIN_STEP_MS) {
+    if (sh->re.now_ms - sh->drain_checked_ms >= DRAIN_STEP_MS + sh->socks_seen / 1024) {
         sh->drain_checked_ms = sh->re.now_ms;
         __atomic_store_n(&sh->drained, is_drained(sh), __ATOMIC_RELEASE);
     }
 }
 
 /* ---- the turn ---- */
+
+/* What publishers on every shard look at before they add to it. A spilled letter may stand for many
+ * subscribers elsewhere. */
+static void tell_backlog(struct shard *sh)
+{
+    uint64_t backlog = sh->fan_waiting;
+    for (uint16_t to = 0; to < sh->server->shards_count; to++) {
+        backlog += (uint64_t)mail_spilled(reactor_box(&sh->re, to)) * SPILLED_LETTER_SUBS;
+    }
+    __atomic_store_n(&sh->backlog, backlog, __ATOMIC_RELAXED);
+}
 
 static bool work(void *ctx)
 {
@@ -250,6 +268,7 @@ static bool work(void *ctx)
     if (api_list_work(sh)) more = true;
     conn_flush_all(sh);
     if (conn_reap_some(sh)) more = true;
+    tell_backlog(sh);
     return more;
 }
 

@@ -37,6 +37,7 @@ struct server {
     struct metric_table   *metric_table;    /* borrowed; for rendering */
     int                    metrics_fd;      /* listener, -1 when off; shard 0 serves it */
     struct slice          *app_ids, *app_keys, *app_secrets;  /* by app index */
+    uint32_t              *apps_by_id, *apps_by_key;          /* app indexes in text order */
     uint32_t               started;         /* atomic: every shard has opened */
     uint32_t               draining;        /* atomic: 1 after the first SIGTERM */
     uint32_t               quitting;        /* atomic: 1 when the grace period is over */
@@ -74,6 +75,8 @@ struct shard {
     struct chan     *fan_first, *fan_last;  /* channels with fan-out work left */
     uint64_t         fan_serial;            /* grows with every channel letter handled */
     uint32_t         fan_jobs;              /* unfinished fan-outs of all channels */
+    uint64_t         fan_waiting;           /* subscribers that they have still to visit */
+    uint64_t         backlog;               /* atomic, read by others: that and spilled letters */
     uint32_t         fan_budget;            /* subscribers left in this turn */
 
     struct table     homes;                 /* channels whose home is here */
@@ -128,6 +131,6 @@ uint16_t shard_home(const struct shard *sh, uint32_t app, struct slice name);
 /* New work is refused while this is true: the heap is nearly at its bound. Counted. */
 bool shard_pressed(struct shard *sh);
 
-/* Index of the app with this key; false when there is none. Length-first, not secret. */
+/* Index of the app with this key or id; false when there is none. Neither is secret. */
 bool shard_app_by_key(const struct server *s, struct slice key, uint32_t *app);
 bool shard_app_by_id(const struct server *s, struct slice id, uint32_t *app);

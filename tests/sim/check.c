@@ -210,6 +210,8 @@ void check_empty(void)
                  sh->chans.nodes_count == 0 && sh->ops_count == 0 && sh->cache_bytes == 0,
              "shard %u: %u homes, %u members, %u channels, %u ops left", i, sh->homes.nodes_count,
              sh->members.nodes_count, sh->chans.nodes_count, sh->ops_count);
+        MUST(sh->fan_jobs == 0 && sh->fan_waiting == 0, "shard %u: %u fan-outs, %llu visits left",
+             i, sh->fan_jobs, (unsigned long long)sh->fan_waiting);
         MUST(heap_used_objects(sh->heap) == world.baseline[i], "shard %u leaks %lld objects", i,
              (long long)(heap_used_objects(sh->heap) - world.baseline[i]));
     }

@@ -135,6 +135,7 @@ static void configure(void)
     c->max_connections = maybe(256) ? 20 : 0;
     c->max_channels_per_connection = maybe(256) ? 3 : 100;
     c->shard_memory_mb = 64;
+    c->fanout_backlog = maybe(256) ? 16 : 4194304;
     bool patient = maybe(256);           /* a flood fits into the queues */
     c->websocket_max_bytes = patient ? 1 << 20 : 2048 + below(16384);
     c->websocket_max_messages = patient ? 5000 : 8 + below(64);
@@ -174,10 +175,12 @@ void world_open(void)
         keys[i] = slice_str(world.apps[i].key);
         secrets[i] = slice_str(world.apps[i].secret);
     }
+    static uint32_t by_id[WORLD_APPS] = {2, 0, 3, 1};     /* off, one, small, two */
     *s = (struct server){
         .conf = &world.conf, .shards_count = world.shards, .office = &world.office,
         .table_seed = world.seed, .metric_table = &world.table, .metrics_fd = -1, .app_ids = ids,
-        .app_keys = keys, .app_secrets = secrets, .started = 1,
+        .app_keys = keys, .app_secrets = secrets, .apps_by_id = by_id, .apps_by_key = by_id,
+        .started = 1,
     };
     struct metric_table_conf t = {
         .app_ids = app_names, .apps_count = WORLD_APPS, .prefix = "sockudo_", .port = "9601",
