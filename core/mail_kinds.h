@@ -43,7 +43,8 @@ enum mail_kind {
     MAIL_ASK = 14,         /* payload op, lent until ASKED; arg0 question, arg1-4 per question */
     MAIL_ASK_DONE = 15,    /* closes what an ASK opened (quota back, claim stored or released);
                               arg0 question, arg1-4 per question; sure */
-    MAIL_WATCH = 16,       /* payload watch, lent until WATCHED; arg1, arg2 as in WATCH_EVENT */
+    MAIL_WATCH = 16,       /* payload watch, lent until WATCHED; arg1, arg2 as in WATCH_EVENT;
+                              sure, at most 100 per sign-in that was let in */
     MAIL_UNWATCH = 17,     /* arg0 home's watch entry; sure */
     MAIL_USER_END = 18,    /* payload struct publish that names the user's channel, lent until
                               PUBLISHED (flags 1); arg0 close code */

@@ -49,6 +49,7 @@ static void window_take(struct shard *sh, const struct letter *l, struct ask_win
     uint64_t window_ms = (uint64_t)window_s * 1000, now_ms = sh->re.now_ms;
     if (window_over(w, window_ms, now_ms)) *w = (struct ask_window){.from_ms = now_ms};
     uint64_t reset_s = (w->from_ms + window_ms - now_ms + 999) / 1000;
+    if (weight > limit) weight = limit;  /* a large batch takes a whole window, or never gets in */
     bool fits = weight <= limit - u32_min(w->count, limit);
     if (fits) {
         w->count += weight;

@@ -32,6 +32,11 @@ bool publish_room(struct shard *sh, const uint32_t counts[REACTOR_SHARDS_MAX])
         return false;
     }
     for (uint16_t to = 0; to < sh->server->shards_count; to++) {
+        const struct shard *home = &sh->server->shards[to];
+        if (counts[to] > 0 && heap_used_bytes(home->heap) >= home->heap_mark) {
+            metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
+            return false;                /* its home might not take it: all or nothing */
+        }
         if (counts[to] > 0 && mail_room(reactor_box(&sh->re, to)) < counts[to]) {
             metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_MAILBOX, 1);
             return false;

@@ -275,8 +275,8 @@ static bool begin(struct shard *sh, struct conn *c, struct user *u)
             .kind = MAIL_WATCH, .payload = &u->watches[i],
             .arg = {0, (uint64_t)u->gen << 32 | u->sock, (uint64_t)u->epoch << 32 | i},
         };
-        if (shard_ask(sh, u->watches[i].home_shard, &l) == OK) u->waiting++;
-        else u->watches[i].answered = true;    /* shown as offline; counted by shard_ask */
+        shard_answer(sh, u->watches[i].home_shard, &l);   /* at most 100 per admitted sign-in */
+        u->waiting++;
     }
     return true;
 }
@@ -377,7 +377,6 @@ void user_signin(struct shard *sh, struct conn *c, const struct pusher_frame *f)
 void user_on_watched(struct shard *sh, const struct letter *l)
 {
     struct watch *w = l->payload;
-    w->answered = true;
     w->entry = (void *)(uintptr_t)l->arg[1];
     w->online = l->arg[0] != 0;
     settle(sh, w->user);

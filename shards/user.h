@@ -18,7 +18,7 @@ struct watch {                         /* one watched user of one socket */
     struct user        *user;          /* owner */
     struct watch_entry *entry;         /* at the home, once answered; opaque */
     uint16_t            home_shard;
-    bool                answered, online, told;
+    bool                online;
     uint32_t            name_bytes;    /* of the watched user's channel name */
     char               *name;          /* inside the user's block */
 };
