@@ -110,12 +110,7 @@ err_t chan_join(struct shard *sh, struct conn *c, struct slice name,
         if (made) chan_release(sh, ch);
         return ERR_MEMORY;
     }
-    struct letter l = {.kind = MAIL_SUBSCRIBE, .payload = s, .arg = {ch->handle}};
-    if (shard_ask(sh, ch->home_shard, &l) != OK) {
-        heap_free(sh->heap, s, sizeof(*s));
-        if (made) chan_release(sh, ch);
-        return ERR_FULL;
-    }
+    /* Filled before it is posted: the home reads it from then on. */
     s->chan = ch;
     s->sock = conn_sock(sh, c);
     s->gen = c->gen;
@@ -123,6 +118,12 @@ err_t chan_join(struct shard *sh, struct conn *c, struct slice name,
     s->hidden = hidden;
     s->state = SUB_ASKED;
     s->asked = 1;
+    struct letter l = {.kind = MAIL_SUBSCRIBE, .payload = s, .arg = {ch->handle}};
+    if (shard_ask(sh, ch->home_shard, &l) != OK) {
+        heap_free(sh->heap, s, sizeof(*s));
+        if (made) chan_release(sh, ch);
+        return ERR_FULL;
+    }
     s->conn_next = c->subs;
     c->subs = s;
     c->subs_count++;
