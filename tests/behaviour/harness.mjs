@@ -19,7 +19,8 @@ const here = path.dirname(fileURLToPath(import.meta.url));
 export const WEFT_BIN = path.resolve(process.env.WEFT_BIN ?? path.join(here, '../../build/weft'));
 const START_MS = 30000;
 const STOP_MS = 30000;
-const FAULTS = /AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:|[Aa]ssert(ion)?\b.*(fail|:)|ASSERT/;
+const FAULTS = new RegExp('AddressSanitizer|LeakSanitizer|ThreadSanitizer|runtime error:'
+  + '|[Aa]ssert(ion)?\\b.*(fail|:)|ASSERT');
 
 const running = new Set();
 process.on('exit', () => { for (const child of running) child.kill('SIGKILL'); });
