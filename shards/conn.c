@@ -37,14 +37,27 @@ void conn_log(const struct shard *sh, const struct conn *c, const char *message,
     LOG(LOG_DEBUG, message, "app_id", sh->conf->apps[c->app].id, "socket_id", id, key, text);
 }
 
+static struct conn *conn_take(struct shard *sh)
+{
+    if (sh->conns_free == 0) {
+        ASSERT(sh->conns_seen < sh->conns_reserved);
+        return &sh->conns[sh->conns_seen++];
+    }
+    struct conn *c = &sh->conns[sh->conns_free - 1];
+    sh->conns_free = c->flush_next;
+    return c;
+}
+
 static void on_accept(void *ctx, uint32_t sock, uint32_t tag, const struct ring_addr *peer)
 {
     struct shard *sh = ctx;
-    struct conn *c = &sh->conns[sock];
-    ASSERT(c->state == CONN_FREE);
-    uint32_t gen = (c->gen + 1) & 0xffffff;
+    struct conn *c = conn_take(sh);
+    ASSERT(c->state == CONN_FREE && sock < sh->socks_reserved);
+    sh->conn_of_sock[sock] = conn_sock(sh, c);
+    sh->gen_last = sh->gen_last % 0xffffff + 1;
     memset(c, 0, sizeof(*c));
-    c->gen = gen == 0 ? 1 : gen;
+    c->gen = sh->gen_last;
+    c->ring_sock = sock;
     c->state = CONN_HTTP;
     c->tag = (uint8_t)tag;
     c->peer = *peer;
@@ -53,7 +66,6 @@ static void on_accept(void *ctx, uint32_t sock, uint32_t tag, const struct ring_
     c->receiving = true;
     sh->conns_count++;
     metric_set(sh->metrics, METRIC_SHARD_CONNECTIONS, 0, 0, sh->conns_count);
-    sh->socks_seen = u32_max(sh->socks_seen, sock + 1);
     sh->opened++;
     ring_recv(sh->re.ring, sock, c->gen);
     conn_arm(sh, c, sh->conf->handshake_timeout_ms);
@@ -77,7 +89,7 @@ static void on_end(struct shard *sh, struct conn *c)
 static void on_recv(void *ctx, uint32_t sock, uint32_t gen, uint8_t *bytes, int32_t n, bool more)
 {
     struct shard *sh = ctx;
-    struct conn *c = &sh->conns[sock];
+    struct conn *c = conn_of_ring(sh, sock);
     if (UNLIKELY(c->gen != gen || c->state == CONN_FREE)) {
         metric_add(sh->metrics, METRIC_STALE_COMPLETIONS_TOTAL, 0, 0, 1);
         return;
@@ -104,10 +116,12 @@ static void on_recv(void *ctx, uint32_t sock, uint32_t gen, uint8_t *bytes, int3
 static void on_closed(void *ctx, uint32_t sock, uint32_t gen)
 {
     struct shard *sh = ctx;
-    struct conn *c = &sh->conns[sock];
+    struct conn *c = conn_of_ring(sh, sock);
     ASSERT(c->gen == gen && c->state == CONN_DEAD && c->closing_slot);
     ASSERT(c->out_count == 0 && c->subs == NULL && c->user == NULL && !c->busy);
     c->state = CONN_FREE;
+    c->flush_next = sh->conns_free;
+    sh->conns_free = conn_sock(sh, c) + 1;
     sh->conns_count--;
     metric_set(sh->metrics, METRIC_SHARD_CONNECTIONS, 0, 0, sh->conns_count);
     sh->closed++;
@@ -139,7 +153,7 @@ bool conn_reap_some(struct shard *sh)
     for (uint32_t i = 0; i < CONN_REAPS_PER_TURN && sh->reap_first != 0; i++) {
         struct conn *c = &sh->conns[sh->reap_first - 1];
         sh->reap_first = c->flush_next;
-        ring_close(sh->re.ring, conn_sock(sh, c), c->gen);
+        ring_close(sh->re.ring, c->ring_sock, c->gen);
     }
     if (sh->reap_first == 0) sh->reap_last = 0;
     return sh->reap_first != 0;
@@ -172,7 +186,6 @@ void conn_detach(struct shard *sh, struct conn *c)
 void conn_kill(struct shard *sh, struct conn *c)
 {
     if (c->state == CONN_DEAD || c->state == CONN_FREE) return;
-    uint32_t sock = conn_sock(sh, c);
     conn_detach(sh, c);
     c->state = CONN_DEAD;
     timer_disarm(&sh->re.wheel, &c->timer);
@@ -185,7 +198,7 @@ void conn_kill(struct shard *sh, struct conn *c)
     c->rates = NULL;
     if (c->receiving || c->sending) {
         c->shut = true;
-        ring_shutdown(sh->re.ring, sock, c->gen, true);
+        ring_shutdown(sh->re.ring, c->ring_sock, c->gen, true);
     }
     conn_reap(sh, c);
 }
@@ -256,7 +269,7 @@ void conn_out_empty(struct shard *sh, struct conn *c)
         conn_kill(sh, c);
     } else if (!c->half_shut) {
         c->half_shut = true;             /* the peer reads everything, then ends its side */
-        ring_shutdown(sh->re.ring, conn_sock(sh, c), c->gen, false);
+        ring_shutdown(sh->re.ring, c->ring_sock, c->gen, false);
         if (c->state == CONN_HTTP) {
             c->state = CONN_CLOSING;
             conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);

@@ -32,7 +32,8 @@ struct conn_queue {                      /* one segment of the send queue */
 };
 
 struct conn {
-    uint32_t           gen;              /* 24 bits used; never 0 while in use */
+    uint32_t           gen;              /* 24 bits, drawn at the accept; never 0 while in use */
+    uint32_t           ring_sock;        /* the socket's number at the ring */
     uint8_t            state;            /* enum conn_state */
     uint8_t            tag;              /* enum conn_tag */
     uint16_t           app;              /* index, once known */
@@ -82,8 +83,15 @@ struct conn {
 };
 static_assert(sizeof(struct conn) <= 256, "an idle connection is small");
 
-/* The connection of a sock when its generation still matches, else NULL. */
+/* A connection's number on its shard (`sock` in what refers to it): the lowest that was free last, so
+ * that the table is touched only as far as there were connections at a time. The ring numbers
+ * sockets by slot, and the kernel hands slots out in any order: conn_of_sock leads from one to the
+ * other. */
 struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen);
+static inline struct conn *conn_of_ring(struct shard *sh, uint32_t ring_sock)
+{
+    return &sh->conns[sh->conn_of_sock[ring_sock]];
+}
 static inline uint32_t conn_sock(const struct shard *sh, const struct conn *c)
 {
     return (uint32_t)(c - sh->conns);

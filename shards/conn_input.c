@@ -309,7 +309,7 @@ static void pause_if_flooding(struct shard *sh, struct conn *c)
     if (is_held(c) && c->in != NULL && c->in->bytes > PIPELINE_IN_MAX && !c->paused &&
         c->receiving) {
         c->paused = true;
-        ring_recv_stop(sh->re.ring, conn_sock(sh, c), c->gen);
+        ring_recv_stop(sh->re.ring, c->ring_sock, c->gen);
     }
 }
 
@@ -354,7 +354,7 @@ void conn_resume_input(struct shard *sh, struct conn *c)
         c->paused = false;
         if (!c->receiving && !c->ended) {
             c->receiving = true;
-            ring_recv(sh->re.ring, conn_sock(sh, c), c->gen);
+            ring_recv(sh->re.ring, c->ring_sock, c->gen);
         }
     }
     if (c->ended && c->state == CONN_HTTP && !is_held(c) && !c->last) {

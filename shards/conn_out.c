@@ -190,7 +190,7 @@ static void flush_one(struct shard *sh, struct conn *c)
     c->sending = true;
     c->send_turn = (uint32_t)sh->re.stats.turns;
     c->out_inflight = (uint16_t)n;
-    ring_send(sh->re.ring, conn_sock(sh, c), c->gen, iov, n);
+    ring_send(sh->re.ring, c->ring_sock, c->gen, iov, n);
 }
 
 void conn_flush_all(struct shard *sh)
@@ -223,7 +223,7 @@ static void count_sent(struct shard *sh, const struct conn *c, uint32_t frames, 
 void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n)
 {
     struct shard *sh = ctx;
-    struct conn *c = &sh->conns[sock];
+    struct conn *c = conn_of_ring(sh, sock);
     if (UNLIKELY(c->gen != gen || c->state == CONN_FREE)) {
         metric_add(sh->metrics, METRIC_STALE_COMPLETIONS_TOTAL, 0, 0, 1);
         return;

@@ -208,7 +208,7 @@ static void drain_step(struct shard *sh)
                              1);
     uint64_t batch = u64_max(sh->drain_total / steps + 1, DRAIN_STEP_SOCKS_MIN);
     copy_stats(sh);
-    uint32_t end = (uint32_t)u64_min((uint64_t)sh->drain_next + DRAIN_STEP_WALK, sh->socks_seen);
+    uint32_t end = (uint32_t)u64_min((uint64_t)sh->drain_next + DRAIN_STEP_WALK, sh->conns_seen);
     while (sh->drain_next < end && batch > 0) {
         struct conn *c = &sh->conns[sh->drain_next++];
         if (c->state != CONN_WS) continue;
@@ -216,7 +216,7 @@ static void drain_step(struct shard *sh)
         batch--;
     }
     /* A socket that opened behind the walk (its upgrade was under way) is met on the next round. */
-    if (sh->drain_next == sh->socks_seen) sh->drain_next = 0;
+    if (sh->drain_next == sh->conns_seen) sh->drain_next = 0;
     timer_arm(&sh->re.wheel, &sh->second, sh->re.now_ms + DRAIN_STEP_MS);
 }
 
@@ -224,7 +224,7 @@ static void drain_step(struct shard *sh)
 static bool is_drained(struct shard *sh)
 {
     if (sh->ops_count > 0) return false;
-    for (uint32_t i = 0; i < sh->socks_seen; i++) {
+    for (uint32_t i = 0; i < sh->conns_seen; i++) {
         const struct conn *c = &sh->conns[i];
         if (c->state == CONN_WS || c->state == CONN_CLOSING || c->out_count > 0) return false;
         if (c->state == CONN_HTTP && c->in != NULL) return false;   /* half a request */
@@ -241,7 +241,7 @@ static void check_drain(struct shard *sh)
         sh->drain_checked_ms = 0;
         drain_step(sh);
     }
-    if (sh->re.now_ms - sh->drain_checked_ms >= DRAIN_STEP_MS + sh->socks_seen / 1024) {
+    if (sh->re.now_ms - sh->drain_checked_ms >= DRAIN_STEP_MS + sh->conns_seen / 1024) {
         sh->drain_checked_ms = sh->re.now_ms;
         __atomic_store_n(&sh->drained, is_drained(sh), __ATOMIC_RELEASE);
     }
@@ -290,10 +290,12 @@ static err_t open_memory(struct shard *sh)
     uint32_t shards = sh->server->shards_count;
     sh->heap_mark = bytes - bytes / 8;
     sh->conns_max = (sh->conf->connections_capacity + shards - 1) / shards;
-    sh->conns_reserved = (uint64_t)sh->conns_max + SOCKS_SLACK;
+    sh->conns_reserved = (uint64_t)sh->conns_max + RING_SOCKS_SPARE;
+    sh->socks_reserved = (uint64_t)sh->conns_max + SOCKS_SLACK;
     sh->conns = mem_reserve(sh->conns_reserved * sizeof(struct conn));
+    sh->conn_of_sock = mem_reserve(sh->socks_reserved * sizeof(uint32_t));
     sh->chan_slots = mem_reserve((uint64_t)SHARD_CHANNELS_MAX * sizeof(struct handle_slot));
-    if (sh->conns == NULL || sh->chan_slots == NULL) return ERR_MEMORY;
+    if (sh->conns == NULL || sh->conn_of_sock == NULL || sh->chan_slots == NULL) return ERR_MEMORY;
     err_t e = heap_open(&sh->heap, bytes);
     if (e == OK) e = table_open(&sh->chans, HOMES_BUCKETS_MAX);
     if (e == OK) e = table_open(&sh->homes, HOMES_BUCKETS_MAX);
@@ -334,6 +336,7 @@ void shard_close(struct shard *sh)
     table_close(&sh->members);
     heap_close(&sh->heap);
     mem_release(sh->conns, sh->conns_reserved * sizeof(struct conn));
+    mem_release(sh->conn_of_sock, sh->socks_reserved * sizeof(uint32_t));
     mem_release(sh->chan_slots, (uint64_t)SHARD_CHANNELS_MAX * sizeof(struct handle_slot));
 }
 

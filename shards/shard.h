@@ -59,11 +59,14 @@ struct shard {
 
     char             name[16];              /* of the thread */
 
-    struct conn     *conns;                 /* reserved, by sock */
-    uint64_t         conns_reserved;
+    struct conn     *conns;                 /* reserved, by the connection's number */
+    uint32_t        *conn_of_sock;          /* reserved, by the ring's number of the socket */
+    uint64_t         conns_reserved, socks_reserved;
+    uint32_t         conns_free;            /* 1 + the number freed last; 0: none */
+    uint32_t         gen_last;              /* last generation given to a connection */
     uint64_t         heap_mark;             /* above it new work is refused */
     uint32_t         conns_max, conns_count;/* max: 4100 beyond it */
-    uint32_t         socks_seen;            /* 1 + the highest sock ever used */
+    uint32_t         conns_seen;            /* numbers ever used: the most there were at a time */
     uint32_t         flush_first;           /* sock + 1 of the first connection to flush, 0 none */
     uint32_t         flush_last;
     uint32_t         reap_first, reap_last; /* dead connections whose slots are to be closed */

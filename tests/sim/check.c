@@ -104,7 +104,7 @@ static void check_shard(struct shard *sh)
     }
     MUST(homes == sh->homes.nodes_count, "homes of shard %u", sh->id);
     MUST(sh->fan_first == NULL && sh->fan_last == NULL, "fan-outs are left");
-    for (uint32_t i = 0; i < sh->socks_seen; i++) {
+    for (uint32_t i = 0; i < sh->conns_seen; i++) {
         struct conn *c = &sh->conns[i];
         if (c->state == CONN_FREE) continue;
         conns++;
@@ -168,7 +168,8 @@ static void check_belief(const struct client *c, struct shard *sh, const struct 
 static void check_client(const struct client *c)
 {
     struct shard *sh = shard_at(c->shard);
-    struct conn *conn = conn_get(sh, c->peer->sock, c->peer->gen);
+    uint32_t sock = conn_sock(sh, conn_of_ring(sh, c->peer->sock));
+    struct conn *conn = conn_get(sh, sock, c->peer->gen);
     MUST(conn != NULL && conn->state == CONN_WS, "client %u thinks it is open, state %d", c->number,
          conn == NULL ? -1 : conn->state);
     MUST(conn->out_count == 0 && conn->in == NULL, "client %u: %u frames wait, input %s", c->number,
