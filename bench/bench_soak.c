@@ -219,7 +219,7 @@ static void start(struct soak *s)
     s->random = bench_arg("seed", 88172645463325252);
     s->sockets_count = (uint32_t)bench_arg("conns", 4000);
     s->sockets = bench_calloc(s->sockets_count, sizeof *s->sockets);
-    /* A slow reader answers no ping: it shall end by its queue's bound, however busy the machine. */
+    /* A slow reader answers no ping; it shall end by its queue's bound on a busy machine, too. */
     static const char *const extra[] = {"--set", "websocket.pong_timeout=600", NULL};
     server_start(&s->server, (uint32_t)bench_arg("shards", 2), -1, extra);
 

@@ -83,11 +83,10 @@ struct conn {
 };
 static_assert(sizeof(struct conn) <= 256, "an idle connection is small");
 
-/* A connection's number on its shard (`sock` in what refers to it): the lowest that was free last, so
- * that the table is touched only as far as there were connections at a time. The ring numbers
- * sockets by slot, and the kernel hands slots out in any order: conn_of_sock leads from one to the
- * other. */
-struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen);
+/* A connection's number on its shard (`sock` in what refers to it): the one freed last is taken
+ * first, so that the table is touched only as far as there were connections at a time. The ring
+ * numbers sockets by slot, and the kernel hands slots out in any order: conn_of_sock leads from one
+ * to the other. */
 static inline struct conn *conn_of_ring(struct shard *sh, uint32_t ring_sock)
 {
     return &sh->conns[sh->conn_of_sock[ring_sock]];
@@ -96,6 +95,8 @@ static inline uint32_t conn_sock(const struct shard *sh, const struct conn *c)
 {
     return (uint32_t)(c - sh->conns);
 }
+/* The connection of a number when its generation still matches, else NULL. */
+struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen);
 
 /* ring_handler of every shard; ctx is the shard. */
 extern const struct ring_handler conn_ring_handler;
