@@ -269,7 +269,7 @@ s.test('the member limit: a new user is refused, a member may come again', async
   c.send(frame);
   await expect_refused(c, channel, 4009, 'Authentication error: Channel requires authentication');
   leave(b, channel);
-  await b.flush();
+  await a.until('pusher_internal:member_removed');   /* the home has taken the leave in */
   await join(c, channel, { user_id: 'c' });
 });
 s.test('user_info larger than the limit', async (t) => {
