@@ -1,6 +1,6 @@
 /* fan.h - one frame to every local subscriber of a channel.
  *
- * Shape    A fan-out visits subscribers in steps of FAN_STEP_SUBS; small channels finish at once,
+ * Shape    A fan-out visits subscribers within the turn's budget; small channels finish at once,
  *          large ones continue in the next turns, one job after the other per channel.
  * Threads  The shard.
  * Order    Frames of one channel reach every socket's queue in letter order.
