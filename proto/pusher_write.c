@@ -3,44 +3,9 @@
  */
 #include "proto/pusher.h"
 
-#include "proto/ws.h"
-
-/* The compiler knows the length of a literal. */
-#define PUT(at, literal) put((at), (literal), sizeof(literal) - 1)
-#define LITERAL_BYTES(literal) ((uint32_t)sizeof(literal) - 1)
+#include "proto/put.h"
 
 static const uint64_t socket_part_max = 10000000000;
-
-static uint8_t *put(uint8_t *at, const void *from, uint32_t bytes)
-{
-    memcpy(at, from, bytes);
-    return at + bytes;
-}
-
-static uint8_t *put_slice(uint8_t *at, struct slice s)
-{
-    return s.bytes > 0 ? put(at, s.ptr, s.bytes) : at;
-}
-
-static uint32_t u64_digits(uint64_t value)
-{
-    uint32_t digits = 1;
-    while (value >= 10) value /= 10, digits++;
-    return digits;
-}
-
-static uint8_t *put_u64(uint8_t *at, uint64_t value)
-{
-    uint32_t digits = u64_digits(value);
-    for (uint32_t i = digits; i > 0; value /= 10) at[--i] = (uint8_t)('0' + value % 10);
-    return at + digits;
-}
-
-/* Start a frame of `payload_bytes`; returns where the payload goes. */
-static uint8_t *put_header(uint8_t *out, uint32_t payload_bytes)
-{
-    return out + ws_header_write(out, WS_TEXT, payload_bytes);
-}
 
 /* ---- events ---- */
 
@@ -49,10 +14,10 @@ static const char event_key[] = "{\"event\":", channel_key[] = ",\"channel\":",
 
 static uint32_t event_payload_bytes(const struct pusher_out *o, bool has_data, uint32_t data_bytes)
 {
-    uint32_t bytes = LITERAL_BYTES(event_key) + o->event_json.bytes + 1;
-    if (o->channel.ptr != NULL) bytes += LITERAL_BYTES(channel_key) + json_quote_bytes(o->channel);
-    if (has_data) bytes += LITERAL_BYTES(data_key) + data_bytes;
-    if (o->user_id_json.ptr != NULL) bytes += LITERAL_BYTES(user_key) + o->user_id_json.bytes;
+    uint32_t bytes = PUT_BYTES(event_key) + o->event_json.bytes + 1;
+    if (o->channel.ptr != NULL) bytes += PUT_BYTES(channel_key) + json_quote_bytes(o->channel);
+    if (has_data) bytes += PUT_BYTES(data_key) + data_bytes;
+    if (o->user_id_json.ptr != NULL) bytes += PUT_BYTES(user_key) + o->user_id_json.bytes;
     return bytes;
 }
 
@@ -141,32 +106,14 @@ uint32_t pusher_established_write(uint8_t *out, uint64_t socket_a, uint64_t sock
     static const char tail[] = "}\"}";
     char id[PUSHER_SOCKET_ID_BYTES];
     uint32_t id_bytes = pusher_socket_id_write(id, socket_a, socket_b);
-    uint8_t *at = put_header(out, LITERAL_BYTES(head) + id_bytes + LITERAL_BYTES(middle) +
-                                      u64_digits(activity_timeout_s) + LITERAL_BYTES(tail));
+    uint8_t *at = put_header(out, PUT_BYTES(head) + id_bytes + PUT_BYTES(middle) +
+                                      put_u64_bytes(activity_timeout_s) + PUT_BYTES(tail));
     at = PUT(at, head);
-    at = put(at, id, id_bytes);
+    at = put_bytes(at, id, id_bytes);
     at = PUT(at, middle);
     at = put_u64(at, activity_timeout_s);
     at = PUT(at, tail);
     return (uint32_t)(at - out);
-}
-
-/* Cut `text` at the end of a character so that it is at most `bytes_max` when quoted. */
-static struct slice cut(struct slice text, uint32_t bytes_max)
-{
-    text.bytes = u32_min(text.bytes, bytes_max);   /* what is behind cannot fit: bounds the work */
-    while (text.bytes > 0 && json_quote_bytes(text) > bytes_max) text.bytes--;
-    return text;
-}
-
-/* The same, not inside a character. */
-static struct slice cut_character(struct slice text, uint32_t bytes_max)
-{
-    struct slice kept = cut(text, bytes_max);
-    while (kept.bytes > 0 && kept.bytes < text.bytes && (text.ptr[kept.bytes] & 0xc0) == 0x80) {
-        kept.bytes--;
-    }
-    return kept;
 }
 
 uint32_t pusher_error_write(uint8_t *out, uint32_t code, const char *message)
@@ -174,10 +121,10 @@ uint32_t pusher_error_write(uint8_t *out, uint32_t code, const char *message)
     static const char head[] = "{\"event\":\"pusher:error\",\"data\":{\"code\":";
     static const char middle[] = ",\"message\":";
     static const char tail[] = "}}";
-    uint32_t fixed = LITERAL_BYTES(head) + u64_digits(code) + LITERAL_BYTES(middle) +
-                     LITERAL_BYTES(tail);
+    uint32_t fixed = PUT_BYTES(head) + put_u64_bytes(code) + PUT_BYTES(middle) +
+                     PUT_BYTES(tail);
     uint32_t room = PUSHER_SMALL_FRAME_BYTES - WS_SERVER_HEADER_BYTES_MAX - fixed;
-    struct slice text = cut_character(slice_str(message), room);
+    struct slice text = put_cut(slice_str(message), room);
     uint8_t *at = put_header(out, fixed + json_quote_bytes(text));
     at = PUT(at, head);
     at = put_u64(at, code);
@@ -191,13 +138,13 @@ uint32_t pusher_error_write(uint8_t *out, uint32_t code, const char *message)
 uint32_t pusher_ping_write(uint8_t *out)
 {
     static const char payload[] = "{\"event\":\"pusher:ping\"}";
-    return (uint32_t)(PUT(put_header(out, LITERAL_BYTES(payload)), payload) - out);
+    return (uint32_t)(PUT(put_header(out, PUT_BYTES(payload)), payload) - out);
 }
 
 uint32_t pusher_pong_write(uint8_t *out)
 {
     static const char payload[] = "{\"event\":\"pusher:pong\"}";
-    return (uint32_t)(PUT(put_header(out, LITERAL_BYTES(payload)), payload) - out);
+    return (uint32_t)(PUT(put_header(out, PUT_BYTES(payload)), payload) - out);
 }
 
 /* One part of a socket id: 1-11 digits, at most 10000000000. */
