@@ -197,6 +197,27 @@ static bool given(const struct conf_job *job, const char *path)
     return job->given[conf_table_find(&conf_table_server, path) - conf_table_server.keys];
 }
 
+/* What the server says of channels, for apps that are silent. */
+static struct conf_channels channels_of(const struct conf *c)
+{
+    return (struct conf_channels){
+        .history_enabled = c->history_enabled,
+        .history_rewind_enabled = c->history_rewind_enabled,
+        .history_relaxed = c->history_relaxed,
+        .history_retention_window_seconds = c->history_retention_window_seconds,
+        .history_max_messages_per_channel = c->history_max_messages_per_channel,
+        .history_max_bytes_per_channel = c->history_max_bytes_per_channel,
+        .presence_history_enabled = c->presence_history_enabled,
+        .presence_history_retention_window_seconds =
+            c->presence_history_retention_window_seconds,
+        .presence_history_max_events_per_channel = c->presence_history_max_events_per_channel,
+        .presence_history_max_bytes_per_channel = c->presence_history_max_bytes_per_channel,
+        .connection_recovery_enabled = c->connection_recovery_enabled,
+        .connection_recovery_buffer_ttl_seconds = c->connection_recovery_buffer_ttl_seconds,
+        .connection_recovery_max_buffer_size = c->connection_recovery_max_buffer_size,
+    };
+}
+
 /* Values that depend on others. */
 static err_t finish(struct conf_job *job)
 {
@@ -209,6 +230,11 @@ static err_t finish(struct conf_job *job)
         if (e != OK) return e;
     }
     if (!c->rate_limiter_enabled) c->rate_api.max_requests = c->rate_websocket.max_requests = 0;
+    if (!given(job, "versioned_messages.retention_window_seconds"))
+        c->versioned_messages_retention_window_seconds = UINT64_MAX;
+    err_t e = conf_names_server_check(job);
+    if (e != OK) return e;
+    job->target.shared.channels = channels_of(c);
     return conf_apps_resolve(job);
 }
 

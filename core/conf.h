@@ -13,10 +13,26 @@
  * Memory   Owned by struct conf; conf_free releases it.
  * Errors   ERR_CONFIG with one line that names file, line, key and what was expected, and never an
  *          app's key or secret. ERR_MEMORY.
- * Source   Keys and meanings: spec/operations.md 4, spec/settled.md 2, 10-12, 14-21.
+ * Source   Keys and meanings: spec/operations.md 4, spec/messages-and-history.md 11,
+ *          spec/settled.md 2, 10-12, 14-21, 34, 40.
  */
 #pragma once
+#include "core/conf_policy.h"
 #include "core/err.h"
+
+/* What an app or a namespace says of the channels it covers, resolved: its own value, else that of
+ * the next wider one. conf_policy_of is what the server asks; these are the settings behind it. */
+struct conf_channels {
+    bool     history_enabled, history_rewind_enabled, history_relaxed;
+    uint32_t history_retention_window_seconds;
+    uint64_t history_max_messages_per_channel, history_max_bytes_per_channel;
+    bool     presence_history_enabled;
+    uint32_t presence_history_retention_window_seconds;
+    uint64_t presence_history_max_events_per_channel, presence_history_max_bytes_per_channel;
+    bool     annotations_enabled;
+    bool     connection_recovery_enabled;                  /* these three: apps only */
+    uint32_t connection_recovery_buffer_ttl_seconds, connection_recovery_max_buffer_size;
+};
 
 /* One application. Limits are resolved: the app's value, else the server-wide one, 0 = no limit. */
 struct conf_app {
@@ -38,6 +54,10 @@ struct conf_app {
     uint32_t allowed_origins_count;
     bool     idempotency_enabled;
     uint32_t idempotency_ttl_seconds;
+    struct conf_channels channels;
+    struct conf_policy   policy;       /* of channels without a namespace */
+    struct conf_names    names;        /* policy.channels.channel_namespaces, sorted by name */
+    bool     policy_any;               /* something is on for some channel of the app */
 };
 
 struct conf_rate {                     /* fixed window per address; max_requests 0 = off,
@@ -73,6 +93,8 @@ struct conf {
     uint32_t websocket_max_bytes;      /* 1 MiB */
     uint32_t websocket_pong_timeout;   /* s, 30 */
     uint32_t websocket_close_timeout_ms; /* wait for the peer's Close, 2000 */
+    uint32_t websocket_ping_interval;  /* s, 30; V2 native pings, 0 = none */
+    uint32_t websocket_idle_timeout;   /* s, 120; V2, 0 = none */
 
     uint32_t http_request_limit_in_mb; /* http_api.request_limit_in_mb, 10 */
     bool     http_usage_enabled;
@@ -81,7 +103,38 @@ struct conf {
     uint64_t cache_max_bytes;          /* cache.max_bytes, whole server, 64 MiB */
     uint32_t idempotency_max_key_length;
     uint32_t idempotency_max_entries;  /* whole server, 100,000 */
-    uint32_t presence_ungraceful_timeout_seconds; /* 0 */
+    uint32_t presence_ungraceful_timeout_seconds; /* V1: 0 */
+    uint32_t presence_v2_ungraceful_timeout_seconds; /* 15 */
+    uint32_t presence_update_rate_limit_per_member_per_second; /* 10 */
+
+    bool     history_enabled;          /* false: no store is opened and no channel has history */
+    bool     history_rewind_enabled;   /* true */
+    uint32_t history_retention_window_seconds; /* 86400 */
+    uint32_t history_max_page_size;    /* 100 */
+    uint64_t history_max_messages_per_channel, history_max_bytes_per_channel; /* 0 = no limit */
+    bool     history_relaxed;          /* history.durability: relaxed; commit */
+    uint32_t history_purge_interval_seconds; /* 300 */
+    uint32_t history_lanes;            /* 2: used when the data directory is made */
+    uint64_t history_max_bytes;        /* of all lanes, 0 = the disk */
+    uint32_t history_cold_replay_max_messages; /* 10,000 */
+    uint32_t history_cold_replay_max_bytes; /* 4 MiB */
+    uint32_t history_message_cache_mb; /* folded messages in memory, whole server, 256 */
+    bool     versioned_messages_enabled; /* false */
+    uint32_t versioned_messages_max_page_size; /* 100 */
+    uint64_t versioned_messages_retention_window_seconds; /* 0 = for ever, UINT64_MAX (not set):
+                                          as the channel's history (settled 40) */
+    bool     annotations_enabled;      /* false */
+    bool     presence_history_enabled; /* false */
+    uint32_t presence_history_retention_window_seconds; /* 86400 */
+    uint32_t presence_history_max_page_size; /* 100 */
+    uint64_t presence_history_max_events_per_channel; /* 0 = no limit */
+    uint64_t presence_history_max_bytes_per_channel;  /* 0 = no limit */
+
+    bool     connection_recovery_enabled; /* false */
+    uint32_t connection_recovery_buffer_ttl_seconds; /* 120 */
+    uint32_t connection_recovery_max_buffer_size; /* 100: frames a replay ring keeps */
+    bool     ephemeral_enabled;        /* true */
+    bool     echo_control_enabled, echo_control_default_echo_messages; /* true, true */
 
     bool     rate_limiter_enabled;     /* default false here (issue: off until configured) */
     struct conf_rate rate_api, rate_websocket;

@@ -8,23 +8,27 @@ static const char builtin[] =
     "enable_client_messages: true, enable_user_authentication: true, "
     "enable_watchlist_events: true}}}]";
 
-/* The server's limits, then the defaults that only apps have, then what this app says. */
-static err_t app_resolve(const struct conf_app *shared, const struct conf_raw_app *raw,
+/* The server's values, then the defaults that only apps have, then what this app says. */
+static err_t app_resolve(struct conf_job *job, const struct conf_raw_app *raw,
                          struct conf_app *out)
 {
-    *out = *shared;
+    const struct conf_slot *names = NULL;
+
+    *out = job->target.shared;
     for (uint32_t i = 0; i < conf_table_app.count; i++) {
         const struct conf_key *key = &conf_table_app.keys[i];
         const struct conf_slot *slot = raw->slot[i].ptr != NULL ? &raw->slot[i] : &raw->flat[i];
-        err_t e;
+        err_t e = OK;
 
-        if (slot->ptr == NULL) e = conf_value_store_standard(key, out);
+        if (key->type == CONF_NAMESPACES) names = slot;
+        else if (slot->ptr == NULL) e = conf_value_store_standard(key, out);
         else if (key->type == CONF_LIST)
             e = conf_value_store_list(key, out, slot->ptr, slot->count);
         else e = conf_value_store(key, out, slot->ptr);
         if (e != OK) return e;
     }
-    return OK;
+    ASSERT(names != NULL);
+    return conf_names_resolve(job, names, out);
 }
 
 err_t conf_apps_resolve(struct conf_job *job)
@@ -44,7 +48,7 @@ err_t conf_apps_resolve(struct conf_job *job)
     if (c->apps == NULL) return ERR_MEMORY;
     for (uint64_t i = 0; i < slot->count; i++) {
         c->apps_count = (uint32_t)i + 1;                         /* half an app is freed too */
-        err_t e = app_resolve(&job->target.shared, &raw[i], &c->apps[i]);
+        err_t e = app_resolve(job, &raw[i], &c->apps[i]);
         if (e != OK) return e;
     }
     return OK;
@@ -57,6 +61,7 @@ void conf_apps_free(struct conf *c)
         if (a->secret != NULL) explicit_bzero(a->secret, strlen(a->secret));
         for (uint32_t k = 0; k < a->allowed_origins_count; k++) free(a->allowed_origins[k]);
         free(a->allowed_origins);
+        conf_names_free(&a->names);
         free(a->id);
         free(a->key);
         free(a->secret);

@@ -66,10 +66,9 @@ err_t conf_fail_key(struct conf_job *job, const char *source, const struct conf_
                     const char *prefix, const char *path)
 {
     bool section;
-    char known[CONF_PATH_BYTES + 32];
+    char known[2 * CONF_PATH_BYTES];
 
-    snprintf(known, sizeof(known), "%s%s",
-             t == &conf_table_app ? "app_manager.array.apps." : "", path);
+    snprintf(known, sizeof(known), "%s%s", t->above, path);
     if (conf_table_is_section(t, path))
         return conf_fail(job, source, "%s%s: a section, not a key; name one of its keys", prefix,
                          path);
@@ -110,11 +109,11 @@ static const char *got(const yaml_node_t *n, bool hidden, char *out, size_t out_
 static err_t fail_value(struct check *c, const struct conf_key *key, const yaml_node_t *n,
                         const char *path)
 {
-    char expected[160], found[80];
+    char expected[CONF_EXPECTED_BYTES], found[80];
 
     conf_value_expected(key, expected, sizeof(expected));
     return fail_line(c, n->start_mark.line, "%s: expected %s, got %s", path, expected,
-                     got(n, key->hidden || key->type == CONF_APPS, found, sizeof(found)));
+                     got(n, key->hidden || key->type >= CONF_APPS, found, sizeof(found)));
 }
 
 /* ---- values --------------------------------------------------------------------------------- */
@@ -154,12 +153,15 @@ static err_t check_list(struct check *c, const struct conf_key *key, const yaml_
 
 static err_t check_apps(struct check *c, const struct conf_key *key, const yaml_node_t *n,
                         const char *path);
+static err_t check_namespaces(struct check *c, const struct conf_key *key, const yaml_node_t *n,
+                              const char *path);
 
 static err_t check_value(struct check *c, const struct conf_key *key, const yaml_node_t *n,
                          const char *path)
 {
     if (key->type == CONF_LIST) return check_list(c, key, n, path);
     if (key->type == CONF_APPS) return check_apps(c, key, n, path);
+    if (key->type == CONF_NAMESPACES) return check_namespaces(c, key, n, path);
     return node_ok(key, n) ? OK : fail_value(c, key, n, path);
 }
 
@@ -176,11 +178,10 @@ static err_t check_mapping(struct check *c, struct spot *at, const yaml_node_t *
 static err_t fail_unknown(struct check *c, struct spot *at, const yaml_node_t *name,
                           const yaml_node_t *value)
 {
-    char where[CONF_PATH_BYTES], prefix[CONF_PATH_BYTES], known[CONF_PATH_BYTES + 32];
-    bool section, app = at->table == &conf_table_app;
+    char where[CONF_PATH_BYTES], prefix[CONF_PATH_BYTES], known[2 * CONF_PATH_BYTES];
+    bool section;
 
-    snprintf(known, sizeof(known), "%s%s", app ? "app_manager.array.apps." : "",
-             at->path + at->inside);
+    snprintf(known, sizeof(known), "%s%s", at->table->above, at->path + at->inside);
     if (value->type == YAML_MAPPING_NODE
         && value->data.mapping.pairs.top > value->data.mapping.pairs.start
         && conf_table_is_unsupported(known, &section) && section)
@@ -242,7 +243,7 @@ static err_t check_mapping(struct check *c, struct spot *at, const yaml_node_t *
     return OK;
 }
 
-/* ---- apps ----------------------------------------------------------------------------------- */
+/* ---- apps and namespaces -------------------------------------------------------------------- */
 
 static const yaml_node_t *mapping_get(struct check *c, const yaml_node_t *n, const char *name)
 {
@@ -270,31 +271,39 @@ static err_t check_one_form(struct check *c, const yaml_node_t *app, const char 
     return OK;
 }
 
-static err_t check_app(struct check *c, const yaml_node_t *app, const char *path)
+/* One entry of a list of apps or namespaces: its keys, and those that it must have. */
+static err_t check_entry(struct check *c, const yaml_node_t *n, const char *path,
+                         const struct conf_table *table, const char *what,
+                         const char *const *required)
 {
-    static const char *const required[] = {"id", "key", "secret"};
-    struct spot at = {.table = &conf_table_app};
+    struct spot at = {.table = table};
+    char text[CONF_EXPECTED_BYTES];
 
-    if (app->type != YAML_MAPPING_NODE) {
-        char found[80];
-        return fail_line(c, app->start_mark.line, "%s: expected an app with id, key and secret, "
-                         "got %s", path, got(app, true, found, sizeof(found)));
-    }
-    int n = snprintf(at.path, sizeof(at.path), "%s.", path);
-    ASSERT(n > 0 && n < (int)sizeof(at.path));
-    at.path_bytes = at.inside = (uint32_t)n;
-    err_t e = check_mapping(c, &at, app);
+    if (n->type != YAML_MAPPING_NODE)
+        return fail_line(c, n->start_mark.line, "%s: expected %s, got %s", path, what,
+                         got(n, true, text, sizeof(text)));
+    int bytes = snprintf(at.path, sizeof(at.path), "%s.", path);
+    ASSERT(bytes > 0 && bytes < (int)sizeof(at.path));
+    at.path_bytes = at.inside = (uint32_t)bytes;
+    err_t e = check_mapping(c, &at, n);
     if (e != OK) return e;
 
-    for (size_t i = 0; i < sizeof(required) / sizeof(required[0]); i++) {
-        char expected[160];
-        if (mapping_get(c, app, required[i]) != NULL) continue;
-        conf_value_expected(conf_table_find(&conf_table_app, required[i]), expected,
-                            sizeof(expected));
-        return fail_line(c, app->start_mark.line, "%s.%s: expected %s, got nothing", path,
-                         required[i], expected);
+    for (; *required != NULL; required++) {
+        if (mapping_get(c, n, *required) != NULL) continue;
+        conf_value_expected(conf_table_find(table, *required), text, sizeof(text));
+        return fail_line(c, n->start_mark.line, "%s.%s: expected %s, got nothing", path,
+                         *required, text);
     }
-    return check_one_form(c, app, path);
+    return OK;
+}
+
+static err_t check_app(struct check *c, const yaml_node_t *app, const char *path)
+{
+    static const char *const required[] = {"id", "key", "secret", NULL};
+    err_t e = check_entry(c, app, path, &conf_table_app, "an app with id, key and secret",
+                          required);
+
+    return e != OK ? e : check_one_form(c, app, path);
 }
 
 struct named { const char *text; size_t line; uint32_t index; };
@@ -307,7 +316,7 @@ static int named_compare(const void *a, const void *b)
     return order != 0 ? order : (x->index > y->index) - (x->index < y->index);
 }
 
-/* No two apps share an id or a key. */
+/* No two entries share an id, a key or a name. */
 static err_t check_unique(struct check *c, const yaml_node_t *n, const char *name,
                           const char *path)
 {
@@ -344,6 +353,23 @@ static err_t check_apps(struct check *c, const struct conf_key *key, const yaml_
     return e != OK ? e : check_unique(c, n, "key", path);
 }
 
+static err_t check_namespaces(struct check *c, const struct conf_key *key, const yaml_node_t *n,
+                              const char *path)
+{
+    static const char *const required[] = {"name", NULL};
+
+    if (n->type != YAML_SEQUENCE_NODE || list_count(n) > key->max)
+        return fail_value(c, key, n, path);
+    for (uint64_t i = 0; i < list_count(n); i++) {
+        char entry_path[CONF_PATH_BYTES / 2];
+        snprintf(entry_path, sizeof(entry_path), "%s[%u]", path, (uint32_t)i);
+        err_t e = check_entry(c, list_at(c, n, i), entry_path, &conf_table_namespace,
+                              "a namespace with a name", required);
+        if (e != OK) return e;
+    }
+    return check_unique(c, n, "name", path);
+}
+
 /* ---- the whole text ------------------------------------------------------------------------- */
 
 static err_t fail_parse(struct check *c, const yaml_parser_t *p, const char *text, size_t bytes)
@@ -365,7 +391,7 @@ static err_t check_document(struct check *c, const struct conf_key *key, bool *e
 
     if (key != NULL) {
         if (root != NULL) return check_value(c, key, root, key->path);
-        char expected[160];
+        char expected[CONF_EXPECTED_BYTES];
         conf_value_expected(key, expected, sizeof(expected));
         return conf_fail(c->job, c->source, "%s: expected %s, got nothing", key->path, expected);
     }

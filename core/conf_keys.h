@@ -3,7 +3,8 @@
  * Shape    Rows of struct conf_key (conf_parts.h), grouped as the reference prints them. The
  *          schema, the WEFT_* names, the checks, the defaults, --help-config and
  *          docs/configuration.md all come from these rows. Only conf_table.c includes this file.
- * Source   Names: spec/operations.md 4. Values and what is ours: spec/settled.md 2, 10-12, 14-21.
+ * Source   Names: spec/operations.md 4, spec/messages-and-history.md 11. Values and what is ours:
+ *          spec/settled.md 2, 10-12, 14-21, 34, 40.
  */
 #pragma once
 #include "core/conf_parts.h"
@@ -28,7 +29,12 @@
     {.path = key, .type = CONF_LIST, AT(struct conf_target, member), .min = 1, \
      .max = CONF_LIST_MAX, .standard = standard_, .sentence = __VA_ARGS__}
 
+#define DURABILITY(where, key, flat_, standard_, ...) \
+    {.path = key, .flat = flat_, .type = CONF_CHOICE, where, .choices = "commit relaxed", \
+     .standard = standard_, .sentence = __VA_ARGS__}
+
 #define U32 4294967295u
+#define COUNTS (1ull << 50)
 
 static const struct conf_key keys_server[] = {
     TEXT("host", conf.host, 1, 255, "0.0.0.0",
@@ -70,6 +76,10 @@ static const struct conf_key keys_server[] = {
         "Wait for the answer to a ping, then close 4201."),
     NUM("websocket.close_timeout_ms", conf.websocket_close_timeout_ms, 1, 600000, "2000", "ms",
         "Wait for the peer's close frame after ours."),
+    NUM("websocket.ping_interval", conf.websocket_ping_interval, 0, 86400, "30", "s",
+        "Least time between WebSocket pings to a V2 client; 0 means none."),
+    NUM("websocket.idle_timeout", conf.websocket_idle_timeout, 0, 86400, "120", "s",
+        "Silence after which a V2 client is closed with 1001; 0 means never."),
 
     NUM("http_api.request_limit_in_mb", conf.http_request_limit_in_mb, 1, 1024, "10", "MiB",
         "Largest request body, else 413."),
@@ -91,7 +101,7 @@ static const struct conf_key keys_server[] = {
     NUM("limits.handshake_timeout_ms", conf.handshake_timeout_ms, 1, 600000, "10000", "ms",
         "Time for the head of a request, and between two pieces of its body."),
 
-    NUM("channel_limits.max_name_length", shared.max_channel_name_length, 0, 65535, "200",
+    NUM("channel_limits.max_name_length", shared.max_channel_name_length, 0, 16384, "200",
         "bytes", "Longest channel name where an app is silent; 0 means no limit."),
     NUM("channel_limits.cache_ttl", conf.cache_ttl, 1, 31536000, "3600", "s",
         "How long a cache channel keeps its last event."),
@@ -108,7 +118,83 @@ static const struct conf_key keys_server[] = {
     NUM("presence.max_member_size_in_kb", shared.max_presence_member_size_in_kb, 0, 1048576,
         "2", "KiB", "Largest `user_info` where an app is silent; 0 means no limit."),
     NUM("presence.ungraceful_timeout_seconds", conf.presence_ungraceful_timeout_seconds, 0,
-        86400, "0", "s", "Wait before a member whose socket broke is announced as gone."),
+        86400, "0", "s", "Wait before a V1 member whose socket broke is announced as gone."),
+    NUM("presence.v2_ungraceful_timeout_seconds", conf.presence_v2_ungraceful_timeout_seconds, 0,
+        86400, "15", "s", "Wait before a V2 member whose socket broke is announced as gone."),
+    NUM("presence.update_rate_limit_per_member_per_second",
+        conf.presence_update_rate_limit_per_member_per_second, 1, 1000000, "10", NULL,
+        "Presence updates of one member and second, else 4301."),
+
+    FLAG("history.enabled", conf.history_enabled, "false",
+         "Keep what is published, in `data_dir`, where an app is silent; false: nothing of this "
+         "section is in force."),
+    ONLY("history.backend", "lmdb", "Where history is kept."),
+    FLAG("history.rewind_enabled", conf.history_rewind_enabled, "true",
+         "Let a V2 subscribe ask for past messages, where an app is silent."),
+    NUM("history.retention_window_seconds", conf.history_retention_window_seconds, 1, U32, "86400",
+        "s", "How long a message is kept, where an app is silent."),
+    NUM("history.max_messages_per_channel", conf.history_max_messages_per_channel, 0, COUNTS, "0",
+        NULL, "Messages kept of one channel, where an app is silent; 0 means no limit."),
+    NUM("history.max_bytes_per_channel", conf.history_max_bytes_per_channel, 0, COUNTS, "0",
+        "bytes", "Bytes kept of one channel, where an app is silent; 0 means no limit."),
+    DURABILITY(AT(struct conf_target, conf.history_relaxed), "history.durability", NULL, "commit",
+               "`commit`: stored, then delivered and acknowledged; `relaxed`: delivered and "
+               "acknowledged first, so a crash may lose the newest messages. Where an app is "
+               "silent."),
+    NUM("history.max_page_size", conf.history_max_page_size, 1, 10000, "100", NULL,
+        "Messages on one page of history."),
+    NUM("history.purge_interval_seconds", conf.history_purge_interval_seconds, 1, 86400, "300",
+        "s", "Time between two rounds of deleting what is past its retention."),
+    NUM("history.lanes", conf.history_lanes, 1, 16, "2", NULL,
+        "Files and committer threads of a new data directory; one that exists keeps its number."),
+    NUM("history.max_bytes", conf.history_max_bytes, 0, COUNTS, "0", "bytes",
+        "What the data directory may hold; durable publishes are refused beyond it; 0 means what "
+        "the disk has."),
+    NUM("history.cold_replay_max_messages", conf.history_cold_replay_max_messages, 1, 1000000,
+        "10000", NULL, "Messages that one resume may replay from the store."),
+    NUM("history.cold_replay_max_bytes", conf.history_cold_replay_max_bytes, 1024, 67108864,
+        "4194304", "bytes", "Bytes that one resume may replay from the store."),
+    NUM("history.message_cache_mb", conf.history_message_cache_mb, 1, 1048576, "256", "MiB",
+        "Memory for the latest versions of messages being changed, whole server."),
+
+    FLAG("versioned_messages.enabled", conf.versioned_messages_enabled, "false",
+         "Let messages be updated, appended to and deleted; needs history."),
+    ONLY("versioned_messages.driver", "lmdb", "Where versions are kept."),
+    NUM("versioned_messages.max_page_size", conf.versioned_messages_max_page_size, 1, 10000,
+        "100", NULL, "Versions, or annotations, on one page."),
+    {.path = "versioned_messages.retention_window_seconds", .type = CONF_NUMBER,
+     AT(struct conf_target, conf.versioned_messages_retention_window_seconds), .min = 0,
+     .max = U32, .standard = "0", .shown = "as the channel's history", .unit = "s",
+     .sentence = "How long a version is kept; 0, which must be given, means for ever."},
+    FLAG("annotations.enabled", conf.annotations_enabled, "false",
+         "Let messages be annotated in apps and namespaces that allow it; needs versioned "
+         "messages."),
+
+    FLAG("presence_history.enabled", conf.presence_history_enabled, "false",
+         "Keep who came and went on presence channels, where an app is silent; needs history."),
+    NUM("presence_history.retention_window_seconds",
+        conf.presence_history_retention_window_seconds, 1, U32, "86400", "s",
+        "How long an event is kept, where an app is silent."),
+    NUM("presence_history.max_events_per_channel", conf.presence_history_max_events_per_channel, 0,
+        COUNTS, "0", NULL, "Events kept of one channel, where an app is silent; 0 means no limit."),
+    NUM("presence_history.max_bytes_per_channel", conf.presence_history_max_bytes_per_channel, 0,
+        COUNTS, "0", "bytes",
+        "Bytes kept of one channel, where an app is silent; 0 means no limit."),
+    NUM("presence_history.max_page_size", conf.presence_history_max_page_size, 1, 10000, "100",
+        NULL, "Events on one page of presence history."),
+
+    FLAG("connection_recovery.enabled", conf.connection_recovery_enabled, "false",
+         "Let V2 clients resume where they were cut off."),
+    NUM("connection_recovery.buffer_ttl_seconds", conf.connection_recovery_buffer_ttl_seconds, 1,
+        86400, "120", "s", "How long a frame can be replayed from memory."),
+    NUM("connection_recovery.max_buffer_size", conf.connection_recovery_max_buffer_size, 1, 100000,
+        "100", NULL, "Frames of one channel that can be replayed from memory."),
+    FLAG("ephemeral.enabled", conf.ephemeral_enabled, "true",
+         "Let a publish be delivered only, never kept."),
+    FLAG("echo_control.enabled", conf.echo_control_enabled, "true",
+         "Let a V2 client, or a publish, decide whether a sender gets its own events."),
+    FLAG("echo_control.default_echo_messages", conf.echo_control_default_echo_messages, "true",
+         "What a V2 client gets that does not say."),
 
     ONLY("cache.driver", "memory", "Where cache channels keep their event."),
     NUM("cache.max_bytes", conf.cache_max_bytes, 1024, 1ull << 40, "67108864", "bytes",
@@ -153,8 +239,9 @@ static const struct conf_key keys_server[] = {
          "Address on which metrics are served."),
     NUM("metrics.port", conf.metrics_port, 0, 65535, "9601", NULL,
         "Port for metrics; 0 takes any free port."),
-    TEXT("metrics.prometheus.prefix", conf.metrics_prefix, 0, 64, "sockudo_",
-         "Start of every metric's name, `process_*` aside: letters, digits, `_` and `:`."),
+    {.path = "metrics.prometheus.prefix", .type = CONF_TEXT, .form = CONF_METRIC_PREFIX,
+     AT(struct conf_target, conf.metrics_prefix), .min = 0, .max = 64, .standard = "sockudo_",
+     .sentence = "Start of every metric's name, `process_*` aside: letters, digits, `_` and `:`."},
 
     CHOICE("logging.level", conf.log_level, "error warn info debug trace", "info",
            "Least important level that is written."),
@@ -208,7 +295,7 @@ static const struct conf_key keys_app[] = {
             U32, NULL, NULL, "Members of one presence channel; 0 means no limit."),
     APP_NUM("limits.", "max_presence_member_size_in_kb", max_presence_member_size_in_kb, 0,
             1048576, NULL, "KiB", "Largest `user_info`; 0 means no limit."),
-    APP_NUM("limits.", "max_channel_name_length", max_channel_name_length, 0, 65535, NULL,
+    APP_NUM("limits.", "max_channel_name_length", max_channel_name_length, 0, 16384, NULL,
             "bytes", "Longest channel name; 0 means no limit."),
     APP_NUM("limits.", "max_event_name_length", max_event_name_length, 0, 65535, NULL,
             "bytes", "Longest event name; 0 means no limit."),
@@ -233,7 +320,95 @@ static const struct conf_key keys_app[] = {
              "Answer a repeated idempotency key with the first answer."),
     APP_NUM("", "idempotency.ttl_seconds", idempotency_ttl_seconds, 1, 31536000, NULL, "s",
             "How long a key is remembered."),
+    APP_FLAG("", "history.enabled", channels.history_enabled, NULL, "Keep what is published."),
+    APP_FLAG("", "history.rewind_enabled", channels.history_rewind_enabled, NULL,
+             "Let a V2 subscribe ask for past messages."),
+    APP_NUM("", "history.retention_window_seconds", channels.history_retention_window_seconds, 1,
+            U32, NULL, "s", "How long a message is kept."),
+    APP_NUM("", "history.max_messages_per_channel", channels.history_max_messages_per_channel, 0,
+            COUNTS, NULL, NULL, "Messages kept of one channel; 0 means no limit."),
+    APP_NUM("", "history.max_bytes_per_channel", channels.history_max_bytes_per_channel, 0, COUNTS,
+            NULL, "bytes", "Bytes kept of one channel; 0 means no limit."),
+    DURABILITY(APP(channels.history_relaxed), "policy.history.durability", "history.durability",
+               NULL, "Store first, or deliver first."),
+    APP_FLAG("", "presence_history.enabled", channels.presence_history_enabled, NULL,
+             "Keep who came and went on presence channels."),
+    APP_NUM("", "presence_history.retention_window_seconds",
+            channels.presence_history_retention_window_seconds, 1, U32, NULL, "s",
+            "How long an event is kept."),
+    APP_NUM("", "presence_history.max_events_per_channel",
+            channels.presence_history_max_events_per_channel, 0, COUNTS, NULL, NULL,
+            "Events kept of one channel; 0 means no limit."),
+    APP_NUM("", "presence_history.max_bytes_per_channel",
+            channels.presence_history_max_bytes_per_channel, 0, COUNTS, NULL, "bytes",
+            "Bytes kept of one channel; 0 means no limit."),
+    APP_FLAG("", "connection_recovery.enabled", channels.connection_recovery_enabled, NULL,
+             "Let V2 clients resume where they were cut off."),
+    APP_NUM("", "connection_recovery.buffer_ttl_seconds",
+            channels.connection_recovery_buffer_ttl_seconds, 1, 86400, NULL, "s",
+            "How long a frame can be replayed from memory."),
+    APP_NUM("", "connection_recovery.max_buffer_size",
+            channels.connection_recovery_max_buffer_size, 1, 100000, NULL, NULL,
+            "Frames that one resume may replay from memory."),
+    APP_FLAG("channels.", "annotations_enabled", channels.annotations_enabled, "false",
+             "Let messages be annotated; they are kept then, whatever `history.enabled` says."),
+    {.path = "policy.channels.channel_namespaces", .flat = "channel_namespaces",
+     .type = CONF_NAMESPACES, .max = CONF_NAMESPACES_MAX, .shown = "none",
+     .sentence = "The app's namespaces, see below."},
 };
+
+#define NAMED(member) AT(struct conf_named, member)
+#define NAMED_NUM(name, member, lo, hi, unit_, ...) \
+    {.path = name, .type = CONF_NUMBER, NAMED(member), .min = lo, .max = hi, .unit = unit_, \
+     .sentence = __VA_ARGS__}
+#define NAMED_FLAG(name, member, standard_, ...) \
+    {.path = name, .type = CONF_BOOL, NAMED(member), .standard = standard_, \
+     .sentence = __VA_ARGS__}
+
+/* Without a default: the app's value, already in the struct conf_named. */
+static const struct conf_key keys_namespace[] = {
+    {.path = "name", .type = CONF_TEXT, .form = CONF_NAMESPACE_NAME, NAMED(ns.name), .min = 1,
+     .max = 200, .shown = "required", .sentence = "What stands before the `:`."},
+    {.path = "channel_name_pattern", .type = CONF_TEXT, .form = CONF_PATTERN,
+     NAMED(ns.channel_name_pattern), .min = 0, .max = 255, .standard = "", .shown = "any",
+     .sentence = "Regular expression found in each name, without its type prefix and what follows "
+                 "a `#`, else 4300: `core/conf_pattern.h` lists what it may use."},
+    {.path = "max_channel_name_length", .type = CONF_NUMBER, NAMED(ns.max_channel_name_length),
+     .min = 1, .max = 16384, .unit = "bytes", .sentence = "Longest channel name."},
+    NAMED_FLAG("allow_user_limited_channels", ns.allow_user_limited_channels, "false",
+               "Allow channels like `room:a#u1,u2`, for these users only."),
+    NAMED_FLAG("allow_subscribe_for_client", ns.allow_subscribe_for_client, "true",
+               "Let V2 clients subscribe, else 4009."),
+    NAMED_FLAG("allow_publish_for_client", ns.allow_publish_for_client, "true",
+               "Let V2 clients send client events, else 4009."),
+    NAMED_FLAG("allow_presence_for_client", ns.allow_presence_for_client, "true",
+               "Let V2 clients join presence channels, else 4009."),
+    NAMED_FLAG("annotations_enabled", channels.annotations_enabled, NULL,
+               "Let messages be annotated; they are kept then."),
+    NAMED_FLAG("history.rewind_enabled", channels.history_rewind_enabled, NULL,
+               "Let a V2 subscribe ask for past messages."),
+    NAMED_NUM("history.retention_window_seconds", channels.history_retention_window_seconds, 1,
+              U32, "s", "How long a message is kept."),
+    NAMED_NUM("history.max_messages_per_channel", channels.history_max_messages_per_channel, 0,
+              COUNTS, NULL, "Messages kept of one channel; 0 means no limit."),
+    NAMED_NUM("history.max_bytes_per_channel", channels.history_max_bytes_per_channel, 0, COUNTS,
+              "bytes", "Bytes kept of one channel; 0 means no limit."),
+    DURABILITY(NAMED(channels.history_relaxed), "history.durability", NULL, NULL,
+               "Store first, or deliver first."),
+    NAMED_FLAG("presence_history.enabled", channels.presence_history_enabled, NULL,
+               "Keep who came and went on presence channels."),
+    NAMED_NUM("presence_history.retention_window_seconds",
+              channels.presence_history_retention_window_seconds, 1, U32, "s",
+              "How long an event is kept."),
+    NAMED_NUM("presence_history.max_events_per_channel",
+              channels.presence_history_max_events_per_channel, 0, COUNTS, NULL,
+              "Events kept of one channel; 0 means no limit."),
+    NAMED_NUM("presence_history.max_bytes_per_channel",
+              channels.presence_history_max_bytes_per_channel, 0, COUNTS, "bytes",
+              "Bytes kept of one channel; 0 means no limit."),
+};
+static_assert(sizeof(keys_namespace) / sizeof(keys_namespace[0]) <= CONF_NAMESPACE_KEYS_MAX,
+              "raise the bound");
 static_assert(sizeof(keys_server) / sizeof(keys_server[0]) <= CONF_KEYS_MAX, "raise the bound");
 static_assert(sizeof(keys_app) / sizeof(keys_app[0]) <= CONF_APP_KEYS_MAX, "raise the bound");
 
@@ -244,21 +419,11 @@ static const char *const keys_unsupported[][2] = {
     {"instance", "process_id"},
     {"http_api", "accept_traffic"},
     {"websocket", "max_message_size max_frame_size write_buffer_size max_backpressure auto_ping "
-                  "ping_interval idle_timeout compression"},
+                  "compression"},
     {"app_manager", "cache mysql pgsql dynamodb surrealdb scylladb"},
-    {"presence", "update_rate_limit_per_member_per_second v2_ungraceful_timeout_seconds"},
-    {"history", "enabled rewind_enabled backend retention_window_seconds max_page_size "
-                "max_messages_per_channel max_bytes_per_channel writer_shards "
-                "writer_queue_capacity purge_interval_seconds purge_batch_size "
-                "max_purge_per_tick postgres mysql dynamodb surrealdb scylladb memory"},
-    {"presence_history", "enabled retention_window_seconds max_page_size max_events_per_channel "
-                         "max_bytes_per_channel"},
-    {"versioned_messages", "enabled driver max_page_size retention_window_seconds "
-                           "purge_interval_seconds purge_batch_size max_purge_per_tick"},
-    {"annotations", "enabled"},
-    {"connection_recovery", "enabled buffer_ttl_seconds max_buffer_size"},
-    {"ephemeral", "enabled"},
-    {"echo_control", "enabled default_echo_messages"},
+    {"history", "writer_shards writer_queue_capacity purge_batch_size max_purge_per_tick postgres "
+                "mysql dynamodb surrealdb scylladb memory"},
+    {"versioned_messages", "purge_interval_seconds purge_batch_size max_purge_per_tick"},
     {"event_name_filtering", "enabled max_events_per_filter max_event_name_length"},
     {"tag_filtering", "enabled enable_tags"},
     {"ai_transport", "enabled channels max_accumulated_message_bytes max_appends_per_message "
@@ -294,10 +459,7 @@ static const char *const keys_unsupported[][2] = {
     {"ssl", "enabled cert_path key_path redirect_http http_port passphrase ca_path"},
     {"unix_socket", "enabled path permission_mode"},
     {"logging", "colors_enabled include_target"},
-    {"app_manager.array.apps",
-     "webhooks history presence_history connection_recovery channel_namespaces "
-     "channel_delta_compression annotations_enabled"},
-    {"app_manager.array.apps.policy", "webhooks history presence_history connection_recovery"},
-    {"app_manager.array.apps.policy.channels",
-     "channel_namespaces channel_delta_compression annotations_enabled"},
+    {"app_manager.array.apps", "webhooks channel_delta_compression"},
+    {"app_manager.array.apps.policy", "webhooks"},
+    {"app_manager.array.apps.policy.channels", "channel_delta_compression"},
 };

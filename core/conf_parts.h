@@ -5,6 +5,7 @@
  *          conf_schema.c  libcyaml: a schema made from the table, a text put into slots
  *          conf_file.c    the file read, ${VAR} expanded, checked and loaded
  *          conf_apps.c    slots of an app made into a struct conf_app with every limit resolved
+ *          conf_names.c   its namespaces and every policy that follows
  *          conf_print.c   --help, --help-config, --version
  *          conf.c         the layers in order, conf_load and conf_free
  * Threads  main only.
@@ -17,26 +18,35 @@
 #include <stdio.h>
 
 enum {
-    CONF_KEYS_MAX = 96,              /* keys of the server */
-    CONF_APP_KEYS_MAX = 32,          /* keys of an app */
+    CONF_KEYS_MAX = 128,             /* keys of the server */
+    CONF_APP_KEYS_MAX = 64,          /* keys of an app */
+    CONF_NAMESPACE_KEYS_MAX = 24,    /* keys of a namespace */
+    CONF_NAMESPACES_MAX = 1024,      /* of one app */
     CONF_PATH_BYTES = 256,           /* longest key path with indexes, NUL included */
+    CONF_EXPECTED_BYTES = 256,       /* what conf_value_expected says */
     CONF_APPS_MAX = 65535,     /* connections and channels hold an app's index in 16 bits */
     CONF_LIST_MAX = 1024,            /* entries of a list of texts */
     CONF_FILE_BYTES_MAX = 16 << 20,  /* after ${VAR} expansion too */
     CONF_SHARDS_MAX = 64,
 };
 
-enum conf_type { CONF_NUMBER, CONF_BOOL, CONF_TEXT, CONF_CHOICE, CONF_LIST, CONF_APPS };
+enum conf_type {
+    CONF_NUMBER, CONF_BOOL, CONF_TEXT, CONF_CHOICE, CONF_LIST, CONF_APPS, CONF_NAMESPACES,
+};
+
+/* What a text must look like beyond its length. */
+enum conf_form { CONF_ANY, CONF_METRIC_PREFIX, CONF_NAMESPACE_NAME, CONF_PATTERN };
 
 /* One row of the table. Numbers: min and max are the range. Texts: bytes. Lists: entries. */
 struct conf_key {
     const char    *path;             /* "websocket.max_bytes"; an app's: "policy.limits.x" */
     const char    *flat;             /* an app's legacy spelling beside id and key, or NULL */
     enum conf_type type;
-    uint16_t       offset;           /* in struct conf_target, or struct conf_app */
+    uint16_t       offset;           /* in struct conf_target, conf_app or conf_named */
     uint8_t        width;            /* bytes at offset; 0: checked, stored nowhere */
     bool           hidden;           /* its value is never quoted */
     bool           must_be_true;     /* a bool that this server cannot turn off */
+    enum conf_form form;             /* of a CONF_TEXT */
     uint64_t       min, max;
     const char    *choices;          /* CONF_CHOICE: words separated by one space */
     const char    *standard;         /* default as text, lists by space; NULL: none */
@@ -48,8 +58,9 @@ struct conf_key {
 struct conf_table {
     const struct conf_key *keys;
     uint32_t               count;
+    const char            *above;    /* where entries stand, as keys_unsupported names it */
 };
-extern const struct conf_table conf_table_server, conf_table_app;
+extern const struct conf_table conf_table_server, conf_table_app, conf_table_namespace;
 
 /* Where the server's keys are stored: the result, and what apps fall back on. */
 struct conf_target {
@@ -57,14 +68,22 @@ struct conf_target {
     struct conf_app shared;          /* numbers and bools only */
 };
 
-/* What libcyaml leaves for a key: char *, char ** or struct conf_raw_app *. NULL: absent. */
+/* Where a namespace's keys are stored. */
+struct conf_named {
+    struct conf_namespace ns;
+    struct conf_channels  channels;
+};
+
+/* What libcyaml leaves for a key: char *, char **, struct conf_raw_app * or struct
+ * conf_raw_namespace *. NULL: absent. */
 struct conf_slot {
     void    *ptr;                    /* borrowed from the layer */
-    uint64_t count;                  /* entries behind ptr, for lists and apps */
+    uint64_t count;                  /* entries behind ptr, for lists, apps and namespaces */
 };
 struct conf_raw     { struct conf_slot slot[CONF_KEYS_MAX]; };
 /* Both spellings of a key have a slot: libcyaml frees whatever a field of the schema points to. */
 struct conf_raw_app { struct conf_slot slot[CONF_APP_KEYS_MAX], flat[CONF_APP_KEYS_MAX]; };
+struct conf_raw_namespace { struct conf_slot slot[CONF_NAMESPACE_KEYS_MAX]; };
 
 struct conf_schema;                  /* libcyaml's view of both tables */
 struct conf_layer;                   /* one loaded text and what it owns */
@@ -131,6 +150,15 @@ const char *conf_environment_get(char **environment, const char *name, size_t na
 /* conf_apps.c */
 MUST_CHECK err_t conf_apps_resolve(struct conf_job *job);
 void conf_apps_free(struct conf *c);
+
+/* conf_names.c */
+/* Refuses a feature of the server that lacks the one it stands on. */
+MUST_CHECK err_t conf_names_server_check(struct conf_job *job);
+/* a->names from the raw list and every policy of the app, from a->channels. Refuses what is on for
+ * it and off for the server. */
+MUST_CHECK err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw,
+                                    struct conf_app *a);
+void conf_names_free(struct conf_names *names);
 
 /* conf.c: merged slots and defaults made into job->target. */
 MUST_CHECK err_t conf_job_finish(struct conf_job *job);

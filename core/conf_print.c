@@ -56,16 +56,18 @@ static const char *type_name(const struct conf_key *key)
     case CONF_CHOICE: return "word";
     case CONF_LIST: return "list of texts";
     case CONF_APPS: return "list of apps";
+    case CONF_NAMESPACES: return "list of namespaces";
     }
     return "";
 }
 
-static void print_standard(FILE *to, const struct conf_key *key)
+/* `silent` is printed where a key has no default of its own. */
+static void print_standard(FILE *to, const struct conf_key *key, const char *silent)
 {
     if (key->shown != NULL) {
         fputs(key->shown, to);
     } else if (key->standard == NULL) {
-        fputs("the server's", to);
+        fputs(silent, to);
     } else if (key->type != CONF_LIST) {
         fprintf(to, "`%s`", key->standard);
     } else {
@@ -92,8 +94,9 @@ static void print_range(FILE *to, const struct conf_key *key)
     fputc('`', to);
 }
 
-static void print_table(FILE *to, const struct conf_table *t, bool environment)
+static void print_table(FILE *to, const struct conf_table *t, const char *silent)
 {
+    bool environment = t == &conf_table_server;
     fprintf(to, "| key | type | default | unit | meaning |%s\n",
             environment ? " environment |" : "");
     fprintf(to, "|---|---|---|---|---|%s\n", environment ? "---|" : "");
@@ -103,7 +106,7 @@ static void print_table(FILE *to, const struct conf_table *t, bool environment)
         fprintf(to, "| `%s` | %s", key->path, type_name(key));
         print_range(to, key);
         fputs(" | ", to);
-        print_standard(to, key);
+        print_standard(to, key, silent);
         fprintf(to, " | %s | %s |", key->unit != NULL ? key->unit : "", key->sentence);
         if (environment) {
             conf_table_environment_name(key->path, name, sizeof(name));
@@ -155,7 +158,7 @@ void conf_print_reference(FILE *to)
         "\n"
         "## Keys\n"
         "\n", to);
-    print_table(to, &conf_table_server, true);
+    print_table(to, &conf_table_server, "");
     fputs(
         "\n"
         "## One app\n"
@@ -163,9 +166,22 @@ void conf_print_reference(FILE *to)
         "Each entry of `app_manager.array.apps` has these keys. Where `policy` is absent, its\n"
         "limits, features and `allowed_origins` may stand directly beside `id` and `key`, as in\n"
         "older files: `max_connections` for `policy.limits.max_connections`. \"The server's\"\n"
-        "means the value of `event_limits`, `channel_limits`, `presence` or `idempotency` above.\n"
+        "means the value of the key of that name in `event_limits`, `channel_limits`,\n"
+        "`presence`, `idempotency`, `history`, `presence_history` or `connection_recovery`.\n"
+        "History, presence history, annotations and recovery that are off for the server cannot\n"
+        "be on for an app or a namespace; the start says so.\n"
         "\n", to);
-    print_table(to, &conf_table_app, false);
+    print_table(to, &conf_table_app, "the server's");
+    fputs(
+        "\n"
+        "## One namespace\n"
+        "\n"
+        "Each entry of an app's `channel_namespaces` has these keys. A channel belongs to the\n"
+        "namespace whose name stands before the first `:`, behind the prefixes `private-`,\n"
+        "`private-encrypted-`, `presence-` and `cache-`. An app without namespaces has no\n"
+        "channels with a `:`. Annotations bring history with them.\n"
+        "\n", to);
+    print_table(to, &conf_table_namespace, "the app's");
     fputs(
         "\n"
         "## Known, not supported by this build\n"

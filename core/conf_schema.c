@@ -10,7 +10,7 @@
 #include <cyaml/cyaml.h>
 #include <stdlib.h>
 
-enum { FIELDS_MAX = 320, NAMES_BYTES = 4096 };
+enum { FIELDS_MAX = 768, NAMES_BYTES = 8192 };
 
 struct conf_schema {
     cyaml_schema_field_t field[FIELDS_MAX];
@@ -19,10 +19,12 @@ struct conf_schema {
     uint32_t             names_bytes;
     cyaml_schema_value_t text;         /* one entry of a list */
     cyaml_schema_value_t app;          /* one entry of the list of apps */
+    cyaml_schema_value_t named;        /* one entry of an app's list of namespaces */
     cyaml_schema_value_t root;
 };
 
-static_assert(offsetof(struct conf_raw, slot) == 0 && offsetof(struct conf_raw_app, slot) == 0,
+static_assert(offsetof(struct conf_raw, slot) == 0 && offsetof(struct conf_raw_app, slot) == 0
+              && offsetof(struct conf_raw_namespace, slot) == 0,
               "a key's slot is at its index, whichever table it is of");
 
 struct conf_layer {
@@ -42,10 +44,11 @@ static cyaml_schema_value_t leaf_value(const struct conf_schema *s, const struct
 {
     cyaml_schema_value_t v = {.flags = CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL};
 
-    if (key->type == CONF_LIST || key->type == CONF_APPS) {
+    if (key->type == CONF_LIST || key->type == CONF_APPS || key->type == CONF_NAMESPACES) {
         v.type = CYAML_SEQUENCE;
-        v.data_size = key->type == CONF_LIST ? sizeof(char *) : sizeof(struct conf_raw_app);
-        v.sequence.entry = key->type == CONF_LIST ? &s->text : &s->app;
+        v.sequence.entry = key->type == CONF_LIST ? &s->text
+                         : key->type == CONF_APPS ? &s->app : &s->named;
+        v.data_size = key->type == CONF_LIST ? sizeof(char *) : v.sequence.entry->data_size;
         v.sequence.min = 0;
         v.sequence.max = CYAML_UNLIMITED;
     } else {
@@ -151,6 +154,7 @@ err_t conf_schema_open(struct conf_job *job)
     s->text = (cyaml_schema_value_t){.type = CYAML_STRING, .flags = CYAML_FLAG_POINTER,
                                      .data_size = sizeof(char)};
     s->text.string.max = CYAML_UNLIMITED;
+    s->named = mapping_build(s, &conf_table_namespace, "", sizeof(struct conf_raw_namespace));
     s->app = mapping_build(s, &conf_table_app, "", sizeof(struct conf_raw_app));
     s->root = mapping_build(s, &conf_table_server, "", sizeof(struct conf_raw));
     s->root.flags = CYAML_FLAG_POINTER;

@@ -4,10 +4,16 @@
 #include <inttypes.h>
 #include <stdlib.h>
 
+#include "core/conf_pattern.h"
+
 #define COUNT(a) (sizeof(a) / sizeof((a)[0]))
 
-const struct conf_table conf_table_server = {keys_server, COUNT(keys_server)};
-const struct conf_table conf_table_app = {keys_app, COUNT(keys_app)};
+const struct conf_table conf_table_server = {keys_server, COUNT(keys_server), ""};
+const struct conf_table conf_table_app = {keys_app, COUNT(keys_app), "app_manager.array.apps."};
+const struct conf_table conf_table_namespace = {
+    keys_namespace, COUNT(keys_namespace),
+    "app_manager.array.apps.policy.channels.channel_namespaces.",
+};
 
 /* ---- finding a key -------------------------------------------------------------------------- */
 
@@ -192,6 +198,40 @@ static bool prefix_is_name(const char *text)
     return true;
 }
 
+/* The characters of a channel name. */
+static bool text_is_channel(const char *text)
+{
+    for (const char *p = text; *p != '\0'; p++)
+        if (!isalnum((unsigned char)*p) && strchr("_-=@,.;", *p) == NULL) return false;
+    return true;
+}
+
+static bool text_has_form(enum conf_form form, const char *text)
+{
+    switch (form) {
+    case CONF_ANY: return true;
+    case CONF_METRIC_PREFIX: return prefix_is_name(text);
+    case CONF_NAMESPACE_NAME: return text_is_channel(text);
+    case CONF_PATTERN: break;
+    }
+    struct conf_pattern *pattern = conf_pattern_compile(text);
+    bool good = pattern != NULL;
+    conf_pattern_free(&pattern);
+    return good;
+}
+
+static const char *form_words(enum conf_form form)
+{
+    switch (form) {
+    case CONF_ANY: return "printable bytes";
+    case CONF_METRIC_PREFIX: return "letters, digits, _ and :";
+    case CONF_NAMESPACE_NAME: return "letters, digits and _-=@,.;";
+    case CONF_PATTERN:
+        return "bytes, a regular expression of characters, . [] () | * + ? {} ^ $ \\d \\w \\s";
+    }
+    return "";
+}
+
 bool conf_value_ok(const struct conf_key *key, const char *text, size_t bytes)
 {
     uint64_t number;
@@ -203,14 +243,13 @@ bool conf_value_ok(const struct conf_key *key, const char *text, size_t bytes)
     case CONF_BOOL:
         return bool_read(text) == 1 || (bool_read(text) == 0 && !key->must_be_true);
     case CONF_TEXT:
-        if (strcmp(key->path, "metrics.prometheus.prefix") == 0 && !prefix_is_name(text))
-            return false;
-        return bytes >= key->min && bytes <= key->max;
+        return bytes >= key->min && bytes <= key->max && text_has_form(key->form, text);
     case CONF_CHOICE:
         return choice_read(key->choices, text) >= 0;
     case CONF_LIST:
         return bytes >= 1 && bytes <= 255;
     case CONF_APPS:
+    case CONF_NAMESPACES:
         return false;
     }
     return false;
@@ -230,8 +269,7 @@ void conf_value_expected(const struct conf_key *key, char *out, uint32_t out_byt
         return;
     case CONF_TEXT:
         snprintf(out, out_bytes, "a text of %" PRIu64 " to %" PRIu64 " %s", key->min, key->max,
-                 strcmp(key->path, "metrics.prometheus.prefix") == 0
-                 ? "letters, digits, _ and :" : "printable bytes");
+                 form_words(key->form));
         return;
     case CONF_CHOICE:
         if (strchr(key->choices, ' ') != NULL)
@@ -245,6 +283,9 @@ void conf_value_expected(const struct conf_key *key, char *out, uint32_t out_byt
         return;
     case CONF_APPS:
         snprintf(out, out_bytes, "a list of apps");
+        return;
+    case CONF_NAMESPACES:
+        snprintf(out, out_bytes, "a list of at most %" PRIu64 " namespaces", key->max);
         return;
     }
 }
@@ -291,6 +332,7 @@ err_t conf_value_store(const struct conf_key *key, void *base, const char *text)
         return OK;
     case CONF_LIST:
     case CONF_APPS:
+    case CONF_NAMESPACES:
         break;
     }
     return ERR_CONFIG;

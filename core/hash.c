@@ -38,3 +38,18 @@ uint64_t hash_table(uint64_t seed, uint32_t app, struct slice name)
     /* The odd factor keeps different apps on different seeds and spreads small numbers. */
     return XXH3_64bits_withSeed(name.ptr, name.bytes, seed + app * 0x9e3779b97f4a7c15u);
 }
+
+void hash_parts(const struct slice *parts, uint32_t parts_count, uint64_t out[2])
+{
+    XXH3_state_t state;
+
+    XXH3_INITSTATE(&state);
+    XXH3_128bits_reset(&state);
+    for (uint32_t i = 0; i < parts_count; i++) {
+        XXH3_128bits_update(&state, &parts[i].bytes, sizeof(parts[i].bytes));
+        if (parts[i].bytes > 0) XXH3_128bits_update(&state, parts[i].ptr, parts[i].bytes);
+    }
+    XXH128_hash_t h = XXH3_128bits_digest(&state);
+    out[0] = h.high64;
+    out[1] = h.low64;
+}

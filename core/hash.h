@@ -17,3 +17,5 @@ static inline uint32_t hash_slot_shard(uint32_t slot, uint32_t shards_count)
 }
 /* Seeded, for tables: the seed is drawn at start so that names cannot be chosen to collide. */
 uint64_t hash_table(uint64_t seed, uint32_t app, struct slice name);
+/* XXH3_128 of parts, each with its length before it. Stable; not for tables. */
+void hash_parts(const struct slice *parts, uint32_t parts_count, uint64_t out[2]);

@@ -96,8 +96,9 @@ static void put_name(struct text *t, struct slice name)
     }
 }
 
-/* The list of characters has the reference's form: ['a', 'b'], in order, repeats included. */
-static bool fail_characters(struct slice name, char error[PUSHER_ERROR_TEXT_BYTES])
+/* The list of characters has the reference's form: ['a', 'b'], in order, repeats included.
+ * `named`: there are namespaces, so '#' is not at fault. */
+static bool fail_characters(struct slice name, bool named, char error[PUSHER_ERROR_TEXT_BYTES])
 {
     struct text t = {error, error + PUSHER_ERROR_TEXT_BYTES};
     put_text(&t, "Channel name contains invalid characters: '");
@@ -106,7 +107,8 @@ static bool fail_characters(struct slice name, char error[PUSHER_ERROR_TEXT_BYTE
     for (uint32_t listed = 0; name.bytes > 0;) {
         bool shown;
         uint32_t bytes = character_bytes(name, &shown);
-        if (!character_allowed(name.ptr[0]) && name.ptr[0] != ':') {
+        bool known = name.ptr[0] == ':' || (named && name.ptr[0] == '#');
+        if (!character_allowed(name.ptr[0]) && !known) {
             if (listed++ == LISTED_CHARACTERS_MAX) {
                 put_text(&t, ", ..");
                 break;
@@ -147,31 +149,136 @@ static bool user_parse(struct slice name, struct pusher_channel *out,
     for (struct slice rest = id; rest.bytes > 0;) {
         bool shown;
         uint32_t bytes = character_bytes(rest, &shown);
-        if (!shown) return fail_characters(name, error);
+        if (!shown) return fail_characters(name, false, error);
         rest = slice_skip(rest, bytes);
     }
-    *out = (struct pusher_channel){PUSHER_USER, false, id};
+    *out = (struct pusher_channel){.kind = PUSHER_USER, .user_id = id};
     return true;
 }
 
-/* No namespaces are configured, so any ':' names an unknown one. */
-static bool fail_namespace(struct slice rest, char error[PUSHER_ERROR_TEXT_BYTES])
+/* ---- namespaces ---- */
+
+/* `before`, what can be shown of the name, `after`. */
+static bool fail_name(const char *before, struct slice name, const char *after,
+                      char error[PUSHER_ERROR_TEXT_BYTES])
 {
     struct text t = {error, error + PUSHER_ERROR_TEXT_BYTES};
-    const uint8_t *colon = memchr(rest.ptr, ':', rest.bytes);
-    ASSERT(colon != NULL);
-    put_text(&t, "Unknown channel namespace '");
-    put_name(&t, slice_of(rest.ptr, (uint32_t)(colon - rest.ptr)));
-    put_text(&t, "'");
+    put_text(&t, before);
+    put_name(&t, name);
+    put_text(&t, after);
     return false;
 }
 
-bool pusher_channel_parse(struct slice name, uint32_t name_bytes_max, struct pusher_channel *out,
+static bool fail_namespace(struct slice rest, char error[PUSHER_ERROR_TEXT_BYTES])
+{
+    const uint8_t *colon = memchr(rest.ptr, ':', rest.bytes);
+    ASSERT(colon != NULL);
+    struct slice name = slice_of(rest.ptr, (uint32_t)(colon - rest.ptr));
+    return fail_name("Unknown channel namespace '", name, "'", error);
+}
+
+static bool fail_pattern(struct slice name, const struct conf_namespace *ns,
+                         char error[PUSHER_ERROR_TEXT_BYTES])
+{
+    struct text t = {error, error + PUSHER_ERROR_TEXT_BYTES};
+    put_text(&t, "Channel '");
+    put_name(&t, name);
+    put_text(&t, "' does not match namespace '");
+    put_name(&t, slice_str(ns->name));
+    put_text(&t, "' pattern");
+    return false;
+}
+
+/* The id that `users` starts with. */
+static struct slice user_first(struct slice users)
+{
+    const uint8_t *comma = memchr(users.ptr, ',', users.bytes);
+    return comma == NULL ? users : slice_of(users.ptr, (uint32_t)(comma - users.ptr));
+}
+
+static bool user_valid(struct slice id)
+{
+    for (uint32_t i = 0; i < id.bytes; i++) {
+        if (!character_allowed(id.ptr[i]) || id.ptr[i] == ';') return false;
+    }
+    return true;
+}
+
+/* The ids behind the first '#', when the namespace allows a channel to have them. */
+static bool users_parse(struct slice name, struct slice users, struct pusher_channel *out,
+                        char error[PUSHER_ERROR_TEXT_BYTES])
+{
+    const char *what = NULL;
+    bool hash = memchr(users.ptr, '#', users.bytes) != NULL;
+    if (hash) what = "' contains multiple user limit separators";
+    else if (users.bytes == 0) what = "' has an empty user limit segment";
+    for (struct slice rest = users; what == NULL;) {
+        struct slice id = user_first(rest);
+        if (id.bytes == 0) what = "' contains an empty user id in its user limit segment";
+        else if (!user_valid(id))
+            what = "' contains an invalid user id in its user limit segment";
+        if (id.bytes == rest.bytes) break;
+        rest = slice_skip(rest, id.bytes + 1);
+    }
+    if (what == NULL && (out->ns == NULL || !out->ns->allow_user_limited_channels))
+        what = "' uses user-limited syntax but the namespace does not allow it";
+    out->users = users;
+    return what == NULL || fail_name("Channel '", name, what, error);
+}
+
+bool pusher_channel_admits(const struct pusher_channel *c, struct slice user_id)
+{
+    if (c->users.ptr == NULL) return true;
+    for (struct slice rest = c->users;;) {
+        struct slice id = user_first(rest);
+        if (slice_equal(id, user_id)) return true;
+        if (id.bytes == rest.bytes) return false;
+        rest = slice_skip(rest, id.bytes + 1);
+    }
+}
+
+/* What an app with namespaces asks beyond the characters. `rest`: without the type prefix. */
+static bool namespace_check(struct slice name, struct slice rest, struct pusher_channel *out,
+                            char error[PUSHER_ERROR_TEXT_BYTES])
+{
+    const uint8_t *hash = memchr(rest.ptr, '#', rest.bytes);
+    struct slice base = hash == NULL ? rest : slice_of(rest.ptr, (uint32_t)(hash - rest.ptr));
+    bool colon = base.bytes > 0 && memchr(base.ptr, ':', base.bytes) != NULL;
+    if (colon && out->ns == NULL) return fail_namespace(base, error);
+    if (hash != NULL) {
+        struct slice users = slice_skip(rest, base.bytes + 1);
+        if (!users_parse(name, users, out, error)) return false;
+    }
+    if (out->ns == NULL || conf_namespace_admits(out->ns, base)) return true;
+    return fail_pattern(name, out->ns, error);
+}
+
+/* ---- a whole name ---- */
+
+/* Sets kind and cache; what follows the type prefix. */
+static struct slice prefix_skip(struct slice name, struct pusher_channel *out)
+{
+    for (uint32_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
+        if (!slice_starts(name, prefixes[i].text)) continue;
+        out->kind = prefixes[i].kind;
+        out->cache = prefixes[i].cache;
+        return slice_skip(name, (uint32_t)strlen(prefixes[i].text));
+    }
+    return name;
+}
+
+bool pusher_channel_parse(struct slice name, uint32_t name_bytes_max,
+                          const struct conf_names *names, struct pusher_channel *out,
                           char error[PUSHER_ERROR_TEXT_BYTES])
 {
-    *out = (struct pusher_channel){PUSHER_PUBLIC, false, {NULL, 0}};
+    bool named = names != NULL && names->count > 0;
+    *out = (struct pusher_channel){.kind = PUSHER_PUBLIC};
     if (name.bytes == 0) return fail_text("Channel name must not be empty", error);
     if (slice_starts(name, user_prefix)) return user_parse(name, out, error);
+    struct slice rest = prefix_skip(name, out);
+    if (named) out->ns = conf_names_find(names, rest);
+    if (out->ns != NULL && out->ns->max_channel_name_length > 0)
+        name_bytes_max = out->ns->max_channel_name_length;
     if (name_bytes_max > 0 && name.bytes > name_bytes_max) return fail_long(name_bytes_max, error);
     if (slice_starts(name, "[meta]")) {
         return fail_text("Metachannel subscriptions are only supported on protocol V2", error);
@@ -181,19 +288,12 @@ bool pusher_channel_parse(struct slice name, uint32_t name_bytes_max, struct pus
         if (LIKELY(character_allowed(name.ptr[i]))) continue;
         if (name.ptr[i] == ':') colon = true;
         else if (name.ptr[i] == '*') star = true;
-        else other = true;
+        else other = other || !named || name.ptr[i] != '#';
     }
     if (star) {
         return fail_text("Wildcard subscriptions are only supported on protocol V2", error);
     }
-    if (other) return fail_characters(name, error);
-    struct slice rest = name;
-    for (uint32_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
-        if (!slice_starts(name, prefixes[i].text)) continue;
-        out->kind = prefixes[i].kind;
-        out->cache = prefixes[i].cache;
-        rest = slice_skip(name, (uint32_t)strlen(prefixes[i].text));
-        break;
-    }
+    if (other) return fail_characters(name, named, error);
+    if (named) return namespace_check(name, rest, out, error);
     return !colon || fail_namespace(rest, error);
 }

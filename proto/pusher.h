@@ -6,10 +6,10 @@
  *          come out ready to send.
  * Threads  Pure.
  * Errors   Texts and codes are exactly those of spec/pusher-v1.md; clients compare them.
- * Source   spec/pusher-v1.md 1.1, 2, 3, 4, 5; spec/settled.md 13, 17, 19.
+ * Source   spec/pusher-v1.md 1.1, 2, 3, 4, 5; spec/protocol-v2.md 11; spec/settled.md 13, 17, 19.
  */
 #pragma once
-#include "core/base.h"
+#include "core/conf_policy.h"
 #include "proto/json.h"
 
 enum pusher_code {
@@ -27,21 +27,34 @@ struct pusher_channel {
     enum pusher_kind kind;      /* USER: "#server-to-user-{id}" */
     bool             cache;     /* "cache-" follows the kind's prefix, or is the prefix */
     struct slice     user_id;   /* USER only: the id */
+    struct slice     users;     /* user-limited: the ids behind '#', else ptr NULL */
+    const struct conf_namespace *ns;    /* borrowed from the configuration; NULL: none */
 };
 
 enum { PUSHER_ERROR_TEXT_BYTES = 512 };
 
-/* Classify and check a name: 1..name_bytes_max bytes (0: no limit) of A-Z a-z 0-9 _ - = @ , . ;
- * (USER names: 1-128 bytes of UTF-8 without control characters after the prefix, whatever
- * name_bytes_max says). The name may hold any bytes. False: `error` holds the text
- * without the "Channel error: " prefix (names quoted in it are cut and control bytes shown as ?):
+/* Classify and check a name: 1..name_bytes_max bytes (0: no limit; a namespace may have its own) of
+ * A-Z a-z 0-9 _ - = @ , . ; and, where namespaces are configured, ':' behind the name of one and
+ * '#' before the users a channel is limited to. (USER names: 1-128 bytes of UTF-8 without control
+ * characters after the prefix, whatever the rest says.) The name may hold any bytes; `names` are
+ * the app's, or NULL for none. False: `error` holds the text without the "Channel error: " prefix
+ * (names quoted in it are cut and control bytes shown as ?):
  *   Channel name too long. Max length is {n}
  *   Channel name contains invalid characters: '{name}' (invalid chars: [..])
  *   Channel name must not be empty
- *   Unknown channel namespace '{x}'          (a ':' in the name: no namespaces are configured)
+ *   Unknown channel namespace '{x}'
+ *   Channel '{name}' does not match namespace '{x}' pattern
+ *   Channel '{name}' uses user-limited syntax but the namespace does not allow it
+ *   Channel '{name}' contains multiple user limit separators
+ *   Channel '{name}' has an empty user limit segment
+ *   Channel '{name}' contains an empty user id in its user limit segment
+ *   Channel '{name}' contains an invalid user id in its user limit segment
  *   ... only supported on protocol V2        (a '*' or a leading "[meta]") */
-bool pusher_channel_parse(struct slice name, uint32_t name_bytes_max, struct pusher_channel *out,
+bool pusher_channel_parse(struct slice name, uint32_t name_bytes_max,
+                          const struct conf_names *names, struct pusher_channel *out,
                           char error[PUSHER_ERROR_TEXT_BYTES]);
+/* True unless the channel is limited to users and this is not one of them. */
+bool pusher_channel_admits(const struct pusher_channel *c, struct slice user_id);
 
 /* "public", "private", "presence", "private_encrypted", "cache": metric label, and its index. */
 enum { PUSHER_TYPE_LABELS = 5 };

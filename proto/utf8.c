@@ -73,3 +73,23 @@ uint32_t utf8_feed(uint32_t state, struct slice piece)
     }
     return state;
 }
+
+const char *utf8_mend(const char *text, char *room, uint32_t room_bytes)
+{
+    struct slice rest = slice_str(text);
+    uint32_t n = 0;
+    if (utf8_valid(rest)) return text;
+    while (rest.bytes > 0) {
+        uint8_t first = rest.ptr[0];
+        uint32_t bytes = first < 0xc0 ? 1 : first < 0xe0 ? 2 : first < 0xf0 ? 3 : 4;
+        bool whole = bytes <= rest.bytes && utf8_valid(slice_of(rest.ptr, bytes));
+        if (!whole) bytes = 1;
+        if (n + bytes >= room_bytes) break;
+        if (whole) memcpy(room + n, rest.ptr, bytes);
+        else room[n] = '?';
+        n += bytes;
+        rest = slice_skip(rest, bytes);
+    }
+    room[n] = '\0';
+    return room;
+}

@@ -9,7 +9,7 @@
 
 #include <stdio.h>
 
-enum { TARGET_BYTES_MAX = 8192, SEGMENTS_MAX = 5 };
+enum { TARGET_BYTES_MAX = 8192 };
 
 /* ---- answers ---- */
 
@@ -57,6 +57,54 @@ void api_refuse_text(struct api_call *call, uint16_t status, const char *code, c
     api_refuse(call, status, code, slice_str(text), 0);
 }
 
+void api_refuse_ai(struct api_call *call, uint16_t status, const char *code, uint32_t ai_code,
+                   const char *text)
+{
+    char body[REPLY_ERROR_BYTES];
+    uint32_t bytes = reply_error_write_ai(body, status, code, ai_code, slice_str(text));
+    struct reply r = {
+        .status = status, .content_type = "application/json", .body = slice_of(body, bytes),
+    };
+    api_answer(call, &r);
+}
+
+void api_not_json(struct api_call *call, const struct json_error *e)
+{
+    char text[160];
+    snprintf(text, sizeof(text), "Failed to parse the request body as JSON: %s at byte %u",
+             e->text, e->offset);
+    api_plain(call, 400, text);
+}
+
+void api_wrong_shape(struct api_call *call, const char *what)
+{
+    char text[PUSHER_ERROR_TEXT_BYTES + 80];
+    snprintf(text, sizeof(text),
+             "Failed to deserialize the JSON body into the target type: %s", what);
+    api_plain(call, 422, text);
+}
+
+static bool type_is_json(struct slice type)
+{
+    static const char json[] = "application/json";
+    uint32_t end = 0;
+    while (end < type.bytes && type.ptr[end] != ';') end++;
+    while (end > 0 && (type.ptr[end - 1] == ' ' || type.ptr[end - 1] == '\t')) end--;
+    if (end != sizeof(json) - 1) return false;
+    for (uint32_t i = 0; i < end; i++) {
+        uint8_t c = type.ptr[i];
+        if ((c >= 'A' && c <= 'Z' ? c | 0x20 : c) != (uint8_t)json[i]) return false;
+    }
+    return true;
+}
+
+bool api_json_type(struct api_call *call)
+{
+    if (type_is_json(http_header(call->r, "content-type"))) return true;
+    api_plain(call, 415, "Expected request with `Content-Type: application/json`");
+    return false;
+}
+
 void api_busy(struct api_call *call, const char *text)
 {
     api_refuse(call, 503, "backpressure", slice_str(text), 1);
@@ -86,52 +134,10 @@ struct op *api_suspend(struct api_call *call)
 
 /* ---- routing ---- */
 
-static uint32_t split(struct slice path, struct slice segments[SEGMENTS_MAX])
+static bool is_write(enum api_route route)
 {
-    uint32_t n = 0;
-    while (path.bytes > 0) {
-        uint32_t end = 1;                /* path starts with '/' */
-        while (end < path.bytes && path.ptr[end] != '/') end++;
-        if (n == SEGMENTS_MAX) return SEGMENTS_MAX + 1;
-        segments[n++] = slice_of(path.ptr + 1, end - 1);
-        path = slice_skip(path, end);
-    }
-    return n;
-}
-
-static enum api_route route_app(const struct slice *s, uint32_t n)
-{
-    if (n == 3 && slice_is(s[2], "events")) return API_EVENTS;
-    if (n == 3 && slice_is(s[2], "batch_events")) return API_BATCH;
-    if (n >= 3 && slice_is(s[2], "channels")) {
-        if (n == 3) return API_CHANNELS;
-        if (n == 4) return API_CHANNEL;
-        return slice_is(s[4], "users") ? API_USERS : API_NONE;
-    }
-    if (n == 5 && slice_is(s[2], "users")) {
-        if (slice_is(s[4], "terminate_connections")) return API_TERMINATE;
-        if (slice_is(s[4], "force_reconnect")) return API_RECONNECT;
-    }
-    return API_NONE;
-}
-
-static enum api_route route_of(const struct slice *s, uint32_t n)
-{
-    if (n == 0 || n > SEGMENTS_MAX) return API_NONE;
-    if (slice_is(s[0], "apps")) return n < 3 ? API_NONE : route_app(s, n);
-    if (n == 1 && slice_is(s[0], "live")) return API_LIVE;
-    if (n == 1 && slice_is(s[0], "up")) return API_UP;
-    if (n == 2 && slice_is(s[0], "up")) return API_UP_APP;
-    if (n == 1 && slice_is(s[0], "usage")) return API_USAGE;
-    if (n == 1 && slice_is(s[0], "stats")) return API_STATS;
-    if (n == 2 && slice_is(s[0], "operator") && slice_is(s[1], "stats")) return API_STATS;
-    return API_NONE;
-}
-
-static bool is_post(enum api_route route)
-{
-    return route == API_EVENTS || route == API_BATCH || route == API_TERMINATE ||
-           route == API_RECONNECT;
+    return route == API_EVENTS || route == API_BATCH || route == API_UPDATE ||
+           route == API_DELETE || route == API_APPEND;
 }
 
 static bool is_signed(enum api_route route) { return route >= API_EVENTS; }
@@ -249,8 +255,8 @@ static bool check_app_window(struct api_call *call)
 {
     struct shard *sh = call->sh;
     const struct conf_app *app = &sh->conf->apps[call->app];
-    bool write = call->route == API_EVENTS || call->route == API_BATCH;
-    if (!write && is_post(call->route)) return true;
+    bool write = is_write(call->route);
+    if (!write && call->r->method != HTTP_GET && call->r->method != HTTP_HEAD) return true;
     uint32_t bit = write ? OP_BACKEND : OP_READ;
     uint32_t limit = write ? app->max_backend_events_per_second
                            : app->max_read_requests_per_second;
@@ -274,6 +280,10 @@ static void signed_request(struct api_call *call)
     uint8_t scratch[TARGET_BYTES_MAX];
     struct sign_query q;
     ASSERT(call->r->query.bytes <= sizeof(scratch));
+    if (call->op == NULL && shard_refuses_requests(call->sh)) {   /* one under way goes on */
+        api_busy(call, "Server is shutting down");
+        return;
+    }
     if (!check_address(call)) return;
     if (!check_signature(call, &q, scratch)) return;
     if (!check_app_window(call)) return;
@@ -285,6 +295,21 @@ static void signed_request(struct api_call *call)
     case API_USERS: api_state(call); return;
     case API_TERMINATE:
     case API_RECONNECT: api_users(call); return;
+    case API_MESSAGE:
+    case API_VERSIONS:
+    case API_UPDATE:
+    case API_DELETE:
+    case API_APPEND: api_message(call); return;
+    case API_HISTORY:
+    case API_HISTORY_STATE:
+    case API_HISTORY_RESET:
+    case API_HISTORY_PURGE:
+    case API_PRESENCE_HISTORY:
+    case API_PRESENCE_STATE:
+    case API_PRESENCE_RESET:
+    case API_PRESENCE_SNAPSHOT: api_history(call); return;
+    case API_ANNOTATIONS:
+    case API_ANNOTATION: api_annotations(call); return;
     case API_NONE:
     case API_LIVE:
     case API_UP:
@@ -325,23 +350,25 @@ static void preflight(struct api_call *call)
 static void run(struct api_call *call, struct slice path)
 {
     uint8_t decoded[TARGET_BYTES_MAX], *at = decoded;
-    struct slice s[SEGMENTS_MAX];
+    struct slice s[API_SEGMENTS_MAX];
     ASSERT(path.bytes <= sizeof(decoded));
     if (path.bytes > 1 && path.ptr[path.bytes - 1] == '/') path.bytes--;
-    uint32_t n = split(path, s);
-    call->route = route_of(s, n);
-    bool get = call->r->method == HTTP_GET || call->r->method == HTTP_HEAD;
+    uint32_t n = api_route_split(path, s);
+    call->route = api_route_of(s, n);
     if (call->route == API_NONE) {
         api_plain(call, 404, "404 NOT FOUND");
         return;
     }
-    if (is_post(call->route) ? call->r->method != HTTP_POST : !get) {
-        struct reply r = {.status = 405, .allow = is_post(call->route) ? "POST" : "GET, HEAD"};
+    const char *allow = api_route_refuses(call->route, call->r->method);
+    if (allow != NULL) {
+        struct reply r = {.status = 405, .allow = allow};
         api_answer(call, &r);
         return;
     }
     if ((n > 1 && !decode(s[1], &at, &call->app_id)) ||
-        (n > 3 && !decode(s[3], &at, &call->name))) {
+        (n > 3 && !decode(s[3], &at, &call->name)) ||
+        (n > 5 && !decode(s[5], &at, &call->message)) ||
+        (n > 7 && !decode(s[7], &at, &call->annotation))) {
         api_plain(call, 400, "Invalid URL: not percent-encoded UTF-8");
         return;
     }

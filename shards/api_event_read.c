@@ -13,6 +13,8 @@ void api_event_free(struct shard *sh, struct event_work *w)
         struct event *e = &w->events[i];
         if (e->claim.entry != NULL) ask_claim_end(sh, &e->claim, NULL);
         heap_free(sh->heap, e->data_made, e->data_made_bytes);
+        heap_free(sh->heap, e->extras_made, e->extras_text.text_bytes);
+        heap_free(sh->heap, e->owner, e->owner_bytes);
     }
     for (uint32_t i = 0; w->targets != NULL && i < w->targets_count; i++) {
         frame_put(sh, &w->targets[i].frame);
@@ -38,19 +40,13 @@ static bool no_memory(struct api_call *call)
 
 static bool not_json(struct api_call *call, const struct json_error *e)
 {
-    char text[160];
-    snprintf(text, sizeof(text), "Failed to parse the request body as JSON: %s at byte %u",
-             e->text, e->offset);
-    api_plain(call, 400, text);
+    api_not_json(call, e);
     return false;
 }
 
 static bool wrong_shape(struct api_call *call, const char *what)
 {
-    char text[160];
-    snprintf(text, sizeof(text),
-             "Failed to deserialize the JSON body into the target type: %s", what);
-    api_plain(call, 422, text);
+    api_wrong_shape(call, what);
     return false;
 }
 
@@ -101,12 +97,12 @@ static bool is_optional_strings(struct json_value *v)
 
 static bool shape(struct api_call *call, struct slice text, struct event *e)
 {
-    struct json_value message_id;
     struct json_error error;
     const struct json_field fields[] = {
         {"name", &e->name}, {"data", &e->data}, {"channels", &e->channels},
         {"channel", &e->channel}, {"socket_id", &e->socket_id}, {"info", &e->info_text},
-        {"idempotency_key", &e->key_text}, {"message_id", &message_id},
+        {"idempotency_key", &e->key_text}, {"message_id", &e->message_id},
+        {"tags", &e->tags}, {"extras", &e->extras_text},
     };
     if (!json_object(text, fields, sizeof(fields) / sizeof(fields[0]), &error)) {
         if (error.text == JSON_NOT_OBJECT) return wrong_shape(call, "an event is an object");
@@ -122,9 +118,9 @@ static bool shape(struct api_call *call, struct slice text, struct event *e)
     if (!is_optional_string(&e->key_text)) {
         return wrong_shape(call, "idempotency_key is a string");
     }
-    e->with_info = e->info_text.type == JSON_STRING ||
-                   (message_id.type != JSON_ABSENT && message_id.type != JSON_NULL);
-    return true;
+    if (!is_optional_string(&e->message_id)) return wrong_shape(call, "message_id is a string");
+    e->with_info = e->info_text.type == JSON_STRING || e->message_id.type == JSON_STRING;
+    return api_event_shape_more(call, e);
 }
 
 static bool room_for(uint64_t count, uint64_t each) { return count * each <= WORK_BYTES_MAX; }
@@ -263,6 +259,7 @@ static uint64_t event_bytes(const struct event *e)
 {
     struct json_value item;
     uint64_t bytes = e->key_text.type == JSON_STRING ? e->key_text.text_bytes : 0;
+    if (e->message_id.type == JSON_STRING) bytes += e->message_id.text_bytes;
     if (e->channels.type != JSON_ARRAY) return bytes + e->channel.text_bytes;
     for (struct json_iter it = json_iter_begin(&e->channels); json_array_next(&it, &item);) {
         bytes += item.text_bytes;
@@ -298,11 +295,14 @@ static bool add_target(struct api_call *call, struct event_work *w, uint32_t eve
     ASSERT(w->targets_count <= w->targets_room);
     t->event = event;
     t->name = copy_text(w, name);
-    if (!pusher_channel_parse(t->name, app->max_channel_name_length, &t->kind, error)) {
+    if (!pusher_channel_parse(t->name, app->max_channel_name_length, &app->names, &t->kind,
+                              error)) {
         api_refuse_text(call, 400, "invalid_input", error);
         return false;
     }
     t->home = shard_home(call->sh, call->app, t->name);
+    api_event_settle(call->sh, call->app, &w->events[event], t);
+    w->owners = w->owners || w->events[event].owner_wanted;
     return true;
 }
 
@@ -344,6 +344,7 @@ static bool copy_event(struct api_call *call, struct event_work *w, uint32_t ind
     } else if (!add_target(call, w, index, &e->channel)) {
         return false;
     }
+    if (e->message_id.type == JSON_STRING) e->id = copy_text(w, &e->message_id);
     if (e->key_text.type == JSON_STRING) {
         e->key = copy_text(w, &e->key_text);
         w->keys = true;
@@ -378,20 +379,6 @@ static bool copy_request_key(struct api_call *call, struct event_work *w)
 
 /* ---- the whole ---- */
 
-static bool content_type_is_json(struct slice type)
-{
-    static const char json[] = "application/json";
-    uint32_t end = 0;
-    while (end < type.bytes && type.ptr[end] != ';') end++;
-    while (end > 0 && (type.ptr[end - 1] == ' ' || type.ptr[end - 1] == '\t')) end--;
-    if (end != sizeof(json) - 1) return false;
-    for (uint32_t i = 0; i < end; i++) {
-        uint8_t c = type.ptr[i];
-        if ((c >= 'A' && c <= 'Z' ? c | 0x20 : c) != (uint8_t)json[i]) return false;
-    }
-    return true;
-}
-
 static bool read(struct api_call *call, struct event_work *w)
 {
     bool idempotent = call->sh->conf->apps[call->app].idempotency_enabled;
@@ -403,6 +390,7 @@ static bool read(struct api_call *call, struct event_work *w)
     }
     for (uint32_t i = 0; i < w->events_count; i++) {
         if (!check_event(call, &w->events[i])) return false;
+        if (!api_event_check_more(call, &w->events[i])) return false;
     }
     if (idempotent && header.ptr != NULL &&
         (w->batch || w->events[0].key_text.type == JSON_ABSENT)) {
@@ -418,10 +406,7 @@ static bool read(struct api_call *call, struct event_work *w)
 
 struct event_work *api_event_read(struct api_call *call)
 {
-    if (!content_type_is_json(http_header(call->r, "content-type"))) {
-        api_plain(call, 415, "Expected request with `Content-Type: application/json`");
-        return NULL;
-    }
+    if (!api_json_type(call)) return NULL;
     struct event_work *w = heap_zalloc(call->sh->heap, sizeof(*w));
     if (w == NULL) {
         no_memory(call);

@@ -1,14 +1,14 @@
-/* POST /events and /batch_events: read -> claim keys -> publish -> wait for every home -> answer.
+/* POST /events and /batch_events: read -> claim keys -> ask for owners -> publish -> wait for every
+ * home -> answer.
  *
- * Nothing is delivered unless every home has room for all of it. Work that has no key to claim is
- * published in the turn in which it arrived. */
+ * Nothing is delivered unless every home has room for all of it. Work that has nothing to ask for
+ * is published in the turn in which it arrived. */
 #include "shards/api_events.h"
-
-#include <stdio.h>
 
 enum { SCOPE_EVENT, SCOPE_BATCH };
 
 static void claim_step(struct shard *sh, struct op *op);
+static void owner_step(struct shard *sh, struct op *op);
 static void publish(struct shard *sh, struct op *op);
 
 /* ---- ending ---- */
@@ -28,97 +28,111 @@ static void end_json(struct shard *sh, struct op *op, struct slice body)
     reply_op(sh, op, &r);
 }
 
-/* 503: keys that are still claimed are released. */
-static void end_busy(struct shard *sh, struct op *op, const char *text)
+/* Keys that are still claimed are released. */
+static void end_refused(struct shard *sh, struct op *op, uint16_t status, const char *code,
+                        const char *text)
 {
     char body[REPLY_ERROR_BYTES];
     struct reply r = {
-        .status = 503, .content_type = "application/json", .retry_after_s = 1,
-        .body = slice_of(body, reply_error_write(body, 503, "backpressure", slice_str(text))),
+        .status = status, .content_type = "application/json",
+        .retry_after_s = status == 503 ? 1 : 0,
+        .body = slice_of(body, reply_error_write(body, status, code, slice_str(text))),
         .counted = true, .app = op->app,
     };
     end_work(sh, op);
     reply_op(sh, op, &r);
 }
 
+static void end_busy(struct shard *sh, struct op *op, const char *text)
+{
+    end_refused(sh, op, 503, "backpressure", text);
+}
+
 /* ---- the answer ---- */
 
-static void write_id(struct shard *sh, struct api_text *t)
+/* A key that stands for something stored is stored itself before the answer leaves. */
+static bool is_durable(const struct shard *sh, const struct event_work *w, uint32_t first,
+                       uint32_t count)
 {
-    char text[48];
-    uint64_t a = rng_next(&sh->re.rng), b = rng_next(&sh->re.rng);
-    int n = snprintf(text, sizeof(text), "%08x-%04x-4%03x-%04x-%012llx", (uint32_t)(a >> 32),
-                     (uint32_t)(a >> 16) & 0xffff, (uint32_t)a & 0xfff,
-                     ((uint32_t)(b >> 48) & 0x3fff) | 0x8000,
-                     (unsigned long long)(b & 0xffffffffffffull));
-    api_text_quote(t, slice_of(text, (uint32_t)n));
-}
-
-/* {"acknowledgement_id":"..","user_count":n,"subscription_count":n} */
-static void write_attributes(struct shard *sh, struct api_text *t, const struct event *e,
-                             const struct target *target)
-{
-    api_text_str(t, "{\"acknowledgement_id\":");
-    write_id(sh, t);
-    if (e->info & (API_INFO_USERS | API_INFO_SUBSCRIPTIONS)) {
-        uint32_t before = t->bytes;
-        api_text_str(t, ",");
-        if (!api_info_write(t, e->info, target->kind.kind == PUSHER_PRESENCE, target->users,
-                            target->subscriptions)) {
-            t->bytes = before;
-        }
+    for (uint32_t i = first; i < first + count && sh->server->store != NULL; i++) {
+        if (w->targets[i].content && w->targets[i].status == HOME_OK) return true;
     }
-    api_text_str(t, "}");
+    return false;
 }
 
-/* {"channels":{"a":{..},"b":{..}}} */
-static void write_channels(struct shard *sh, struct api_text *t, const struct event_work *w,
-                           const struct event *e)
-{
-    api_text_str(t, "{\"channels\":{");
-    for (uint32_t i = 0; i < e->targets_count; i++) {
-        const struct target *target = &w->targets[e->targets_first + i];
-        if (i > 0) api_text_str(t, ",");
-        api_text_quote(t, target->name);
-        api_text_str(t, ":");
-        write_attributes(sh, t, e, target);
-    }
-    api_text_str(t, "}}");
-}
-
-/* What POST /events answers for this event. */
-static void write_event(struct shard *sh, struct api_text *t, const struct event_work *w,
-                        const struct event *e)
-{
-    if (e->with_info) write_channels(sh, t, w, e);
-    else api_text_str(t, "{\"ok\":true}");
-}
-
-static void write_batch(struct shard *sh, struct api_text *t, const struct event_work *w)
-{
-    bool any = false;
-    for (uint32_t i = 0; i < w->events_count; i++) any = any || w->events[i].with_info;
-    if (!any) {
-        api_text_str(t, "{}");
-        return;
-    }
-    api_text_str(t, "{\"batch\":[");
-    for (uint32_t i = 0; i < w->events_count; i++) {
-        const struct event *e = &w->events[i];
-        if (i > 0) api_text_str(t, ",");
-        if (!e->with_info || e->skipped) api_text_str(t, "{}");
-        else if (e->channels.type == JSON_ARRAY) write_channels(sh, t, w, e);
-        else write_attributes(sh, t, e, &w->targets[e->targets_first]);
-    }
-    api_text_str(t, "]}");
-}
-
-static void keep_body(struct shard *sh, struct op_claim *claim, const struct api_text *t)
+static void keep_body(struct shard *sh, struct op *op, struct op_claim *claim,
+                      const struct api_text *t, bool durable)
 {
     struct frame *f = t->failed ? NULL : frame_copy(sh, t->ptr, t->bytes);
     if (f == NULL) ask_claim_end_lost(sh, claim);
+    else if (durable) ask_claim_store(sh, op, claim, f);
     else ask_claim_end(sh, claim, f);
     frame_put(sh, &f);
+}
+
+/* What was published although another part of the request failed stays published: its key too. */
+static void keep_published(struct shard *sh, struct op *op, struct event_work *w,
+                           struct api_text *t)
+{
+    for (uint32_t i = 0; i < w->events_count; i++) {
+        struct event *e = &w->events[i];
+        bool whole = e->claim.entry != NULL;
+        for (uint32_t k = 0; whole && k < e->targets_count; k++) {
+            whole = w->targets[e->targets_first + k].status == HOME_OK;
+        }
+        if (!whole) continue;
+        api_event_write(sh, t, w, e);
+        keep_body(sh, op, &e->claim, t, is_durable(sh, w, e->targets_first, e->targets_count));
+        api_text_free(t);
+    }
+}
+
+/* A channel of the request could not be published to. */
+static void end_failed(struct shard *sh, struct op *op, enum home_status status)
+{
+    switch (status) {
+    case HOME_PRINT_DIFFERS:
+        end_refused(sh, op, 400, "invalid_input",
+                    "idempotency key was already used with a different payload");
+        return;
+    case HOME_TOO_LARGE:
+        end_refused(sh, op, 413, "payload_too_large", "Message is too large to be stored");
+        return;
+    case HOME_BUSY:
+        end_busy(sh, op, "History cannot be written at the moment");
+        return;
+    case HOME_NO_MEMORY:
+        end_busy(sh, op, "Server is at its memory limit");
+        return;
+    case HOME_OK:
+    case HOME_FULL: break;
+    }
+    ASSERT(!"not the status of a publish");
+}
+
+/* The first failure, in the request's order, is the answer. */
+static uint32_t first_failed(const struct event_work *w)
+{
+    uint32_t failed = 0;
+    while (failed < w->targets_count && w->targets[failed].status == HOME_OK) failed++;
+    return failed;
+}
+
+/* Every key is where it has to be. */
+static void answer(struct shard *sh, struct op *op)
+{
+    struct event_work *w = op->work;
+    struct api_text t = w->answer;
+    uint32_t failed = first_failed(w);
+    if (failed < w->targets_count) {
+        end_failed(sh, op, (enum home_status)w->targets[failed].status);
+    } else if (t.failed) {
+        end_busy(sh, op, "Server is at its memory limit");
+    } else {
+        end_work(sh, op);
+        end_json(sh, op, api_text_slice(&t));
+    }
+    api_text_free(&t);
 }
 
 /* Every home has answered. */
@@ -126,28 +140,17 @@ static void finish(struct shard *sh, struct op *op)
 {
     struct event_work *w = op->work;
     struct api_text t = {.heap = sh->heap};
-    for (uint32_t i = 0; i < w->targets_count; i++) {
-        if (w->targets[i].status != HOME_OK) {
-            end_busy(sh, op, "Server is at its memory limit");
-            return;
+    keep_published(sh, op, w, &t);
+    if (first_failed(w) == w->targets_count) {
+        if (w->batch) api_event_write_batch(sh, &t, w);
+        else api_event_write(sh, &t, w, &w->events[0]);
+        if (w->claim.entry != NULL) {
+            keep_body(sh, op, &w->claim, &t, is_durable(sh, w, 0, w->targets_count));
         }
     }
-    for (uint32_t i = 0; i < w->events_count; i++) {
-        if (w->events[i].claim.entry == NULL) continue;
-        write_event(sh, &t, w, &w->events[i]);
-        keep_body(sh, &w->events[i].claim, &t);
-        api_text_free(&t);
-    }
-    if (w->batch) write_batch(sh, &t, w);
-    else write_event(sh, &t, w, &w->events[0]);
-    if (w->claim.entry != NULL) keep_body(sh, &w->claim, &t);
-    if (t.failed) {
-        end_busy(sh, op, "Server is at its memory limit");
-    } else {
-        end_work(sh, op);
-        end_json(sh, op, api_text_slice(&t));
-    }
-    api_text_free(&t);
+    w->answer = t;
+    op->next = answer;
+    if (op->waiting == 0) answer(sh, op);
 }
 
 /* ---- publishing ---- */
@@ -187,9 +190,13 @@ static bool make_target(struct shard *sh, struct op *op, struct event_work *w, u
     struct target *t = &w->targets[index];
     struct event *e = &w->events[t->event];
     if (e->skipped) return true;
-    if (!make_data(sh, e) || !make_frame(sh, e, t)) return false;
+    if (!make_data(sh, e) || (!t->content && !make_frame(sh, e, t))) return false;
     t->publish = publish_make(sh, op->app, t->name, &t->kind);
     if (t->publish == NULL) return false;
+    if (t->content) {
+        t->publish->content = api_event_content(sh, op->app, w, e, t);
+        if (t->publish->content == NULL) return false;
+    }
     t->publish->op = op;
     t->publish->index = index;
     t->publish->cache = t->kind.cache;
@@ -240,6 +247,14 @@ void api_events_on_published(struct op *op, const struct letter *l)
     t->status = (uint16_t)l->arg[1];
     t->subscriptions = l->arg[2];
     t->users = l->arg[3];
+    const struct content *c = (const void *)(uintptr_t)l->arg[4];
+    if (c == NULL) return;
+    t->versioned = c->versioned;
+    t->delivery = c->delivery;
+    t->history = c->history;
+    t->time_ms = c->time_ms;
+    t->create = c->create;
+    t->create_ms = c->create_ms;
 }
 
 /* ---- idempotency keys, one after the other ---- */
@@ -284,6 +299,9 @@ static void claim_answered(struct shard *sh, struct op *op)
     case ASK_BUSY:
         end_busy(sh, op, "Idempotent publish is still in progress");
         return;
+    case ASK_DIFFERS:
+        end_failed(sh, op, HOME_PRINT_DIFFERS);
+        return;
     case ASK_NO:
     case ASK_TABLE_FULL:
         end_busy(sh, op, "Idempotency store is full");
@@ -293,7 +311,24 @@ static void claim_answered(struct shard *sh, struct op *op)
     claim_step(sh, op);
 }
 
-/* Ask for the next key, or publish when there is none left. */
+/* What a key stands for: the body of a batch, the facts of an event. Not the key itself, which
+ * clients send in the body, in a header or in both, and not what the answer is to hold. */
+static void print_of(struct op *op, const struct event_work *w, const struct event *e)
+{
+    if (e == NULL && w->batch) {
+        struct slice body = slice_skip(slice_of(op->input, op->input_bytes), op->head_bytes);
+        ask_print(op, &body, 1);
+        return;
+    }
+    if (e == NULL) e = &w->events[0];
+    struct slice parts[] = {
+        e->name.raw, e->data.raw, e->channels.raw, e->channel.raw, e->socket_id.raw,
+        e->message_id.raw, e->tags.raw, e->extras_text.raw,
+    };
+    ask_print(op, parts, sizeof(parts) / sizeof(parts[0]));
+}
+
+/* Ask for the next key; then for owners. */
 static void claim_step(struct shard *sh, struct op *op)
 {
     struct event_work *w = op->work;
@@ -312,8 +347,45 @@ static void claim_step(struct shard *sh, struct op *op)
             continue;
         }
         uint32_t scope = w->claim_next == 0 && w->batch ? SCOPE_BATCH : SCOPE_EVENT;
+        print_of(op, w, w->claim_next == 0 ? NULL : &w->events[w->claim_next - 1]);
         op->next = claim_answered;
         if (ask_claim(sh, op, scope, key) != OK) end_busy(sh, op, "Server is busy");
+        return;
+    }
+    owner_step(sh, op);
+}
+
+/* ---- owners: who is signed in on the socket that an event names ---- */
+
+static void owner_answered(struct shard *sh, struct op *op)
+{
+    struct event_work *w = op->work;
+    struct event *e = &w->events[w->owner_next++];
+    if (w->actor.id_bytes > 0) {
+        e->owner = heap_alloc(sh->heap, w->actor.id_bytes);
+        if (e->owner == NULL) {
+            end_busy(sh, op, "Server is at its memory limit");
+            return;
+        }
+        e->owner_bytes = w->actor.id_bytes;
+        memcpy(e->owner, w->actor.id, e->owner_bytes);
+    }
+    owner_step(sh, op);
+}
+
+/* Ask for the next owner, or publish when there is none left. */
+static void owner_step(struct shard *sh, struct op *op)
+{
+    struct event_work *w = op->work;
+    for (; w->owner_next < w->events_count; w->owner_next++) {
+        const struct event *e = &w->events[w->owner_next];
+        if (!e->owner_wanted || e->skipped) continue;
+        w->actor.a = e->except_a;
+        w->actor.b = e->except_b;
+        w->actor.app = op->app;
+        w->actor.channel = w->targets[e->targets_first].name;
+        op->next = owner_answered;
+        if (actor_ask(sh, op, &w->actor) != OK) end_busy(sh, op, "Server is busy");
         return;
     }
     publish(sh, op);
@@ -327,8 +399,8 @@ void api_events(struct api_call *call)
     struct event_work *w = api_event_read(call);
     if (w == NULL) return;
     bool kept = call->op != NULL && call->op->input != NULL;
-    if (w->keys && !kept) {
-        /* The event is built after the keys are claimed: read again from bytes that stay. */
+    if ((w->keys || w->owners) && !kept) {
+        /* The event is built after the answers are in: read again from bytes that stay. */
         api_event_free(sh, w);
         struct op *op = api_suspend(call);
         if (op != NULL) op->next(sh, op);
@@ -340,6 +412,6 @@ void api_events(struct api_call *call)
         return;
     }
     op->work = w;
-    if (w->keys) claim_step(sh, op);
+    if (w->keys || w->owners) claim_step(sh, op);
     else publish(sh, op);
 }

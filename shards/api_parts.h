@@ -1,5 +1,6 @@
 /* api_parts.h - between the parts of the HTTP API: api.c routes and authenticates, then one of
- * api_events.c, api_state.c, api_health.c answers.
+ * api_events.c, api_state.c, api_message.c, api_history.c, api_annotations.c, api_health.c
+ * answers.
  *
  * Shape    struct api_call is one request on its way through; it lives on the stack of api_request.
  *          Exactly one answer function ends it, or it is suspended in its op.
@@ -15,7 +16,18 @@
 enum api_route {
     API_NONE, API_LIVE, API_UP, API_UP_APP, API_USAGE, API_STATS, API_EVENTS, API_BATCH,
     API_CHANNELS, API_CHANNEL, API_USERS, API_TERMINATE, API_RECONNECT,
+    API_MESSAGE, API_VERSIONS, API_UPDATE, API_DELETE, API_APPEND,
+    API_HISTORY, API_HISTORY_STATE, API_HISTORY_RESET, API_HISTORY_PURGE,
+    API_PRESENCE_HISTORY, API_PRESENCE_STATE, API_PRESENCE_RESET, API_PRESENCE_SNAPSHOT,
+    API_ANNOTATIONS, API_ANNOTATION,
 };
+
+/* The path cut at its slashes; API_SEGMENTS_MAX + 1 when there are more (api_route.c). */
+enum { API_SEGMENTS_MAX = 8 };
+uint32_t api_route_split(struct slice path, struct slice segments[API_SEGMENTS_MAX]);
+enum api_route api_route_of(const struct slice *segments, uint32_t count);
+/* NULL when the route takes the method, else the text of the Allow header. */
+const char *api_route_refuses(enum api_route route, enum http_method method);
 
 struct api_call {
     struct shard              *sh;
@@ -26,6 +38,7 @@ struct api_call {
     enum api_route             route;
     struct slice               app_id;  /* decoded path segments; ptr NULL where there is none */
     struct slice               name;    /* channel name or user id */
+    struct slice               message, annotation;     /* serials in the path */
     const struct sign_query   *query;   /* signed routes */
     uint32_t                   app;     /* signed routes, once authenticated */
     uint32_t                   count_app;   /* under which app_id it is counted */
@@ -41,6 +54,14 @@ void api_plain(struct api_call *call, uint16_t status, const char *text);
 void api_refuse(struct api_call *call, uint16_t status, const char *code, struct slice text,
                 uint32_t retry_after_s);
 void api_refuse_text(struct api_call *call, uint16_t status, const char *code, const char *text);
+/* The same with "ai_code". */
+void api_refuse_ai(struct api_call *call, uint16_t status, const char *code, uint32_t ai_code,
+                   const char *text);
+/* 400 and 422 as plain text: what is wrong with the JSON, or with its shape. */
+void api_not_json(struct api_call *call, const struct json_error *e);
+void api_wrong_shape(struct api_call *call, const char *what);
+/* True when the body is said to be JSON; else the request has been refused with 415. */
+bool api_json_type(struct api_call *call);
 /* 503 backpressure with Retry-After: 1. */
 void api_busy(struct api_call *call, const char *text);
 
@@ -55,6 +76,9 @@ void api_events(struct api_call *call);       /* /events and /batch_events */
 uint32_t api_events_weight(const struct api_call *call);   /* how many events it publishes */
 void api_state(struct api_call *call);        /* the three GET .../channels */
 void api_users(struct api_call *call);        /* /users/{id}/... */
+void api_message(struct api_call *call);      /* .../messages/{m}, its versions, mutations */
+void api_history(struct api_call *call);      /* .../history..., .../presence/history... */
+void api_annotations(struct api_call *call);  /* .../messages/{m}/annotations... */
 void api_health(struct api_call *call);       /* unsigned routes */
 
 /* A request that publishes: MAIL_PUBLISHED has come for one of its channels. */

@@ -128,9 +128,10 @@ static bool check_name(struct api_call *call, uint32_t info)
 {
     char error[PUSHER_ERROR_TEXT_BYTES];
     struct pusher_channel kind;
-    uint32_t max = call->sh->conf->apps[call->app].max_channel_name_length;
+    const struct conf_app *app = &call->sh->conf->apps[call->app];
     const char *text = NULL;
-    if (!pusher_channel_parse(call->name, max, &kind, error)) {
+    if (!pusher_channel_parse(call->name, app->max_channel_name_length, &app->names, &kind,
+                              error)) {
         text = error;
     } else if (kind.kind != PUSHER_PRESENCE && call->route == API_USERS) {
         text = "Only presence channels support this endpoint";

@@ -13,7 +13,9 @@ static uint32_t bit_of(enum ask_question q)
     case ASK_BACKEND_RATE: return OP_BACKEND;
     case ASK_READ_RATE: return OP_READ;
     case ASK_CLAIM: return OP_CLAIM;
+    case ASK_CLAIM_STORE:
     case ASK_ALIVE:
+    case ASK_ACTOR:
     case ASK_USER_END: return 0;
     }
     ASSERT(!"unknown question");
@@ -106,12 +108,39 @@ void ask_claim_end_lost(struct shard *sh, struct op_claim *claim)
     claim_done(sh, claim, NULL, ASK_DONE_LOST);
 }
 
+void ask_claim_store(struct shard *sh, struct op *op, struct op_claim *claim, struct frame *body)
+{
+    struct letter l = {
+        .kind = MAIL_ASK, .payload = op,
+        .arg = {ASK_CLAIM_STORE, (uintptr_t)claim->entry, (uintptr_t)frame_lend(body)},
+    };
+    ASSERT(claim->entry != NULL);
+    shard_answer(sh, claim->shard, &l);
+    claim->entry = NULL;
+    op->asking = ASK_CLAIM_STORE;
+    op->refused = 0;
+    op->waiting++;
+}
+
+void ask_print(struct op *op, const struct slice *parts, uint32_t parts_count)
+{
+    uint64_t hash[2];
+    hash_parts(parts, parts_count, hash);
+    hash[0] |= hash[0] == 0 && hash[1] == 0;     /* zero means none */
+    memcpy(op->print, hash, sizeof(op->print));
+}
+
 err_t ask_alive(struct shard *sh, struct op *op)
 {
     for (uint16_t to = 0; to < sh->server->shards_count; to++) {
         if (post(sh, op, to, ASK_ALIVE, 0, 0, 0, 0) != OK) return ERR_FULL;
     }
     return OK;
+}
+
+err_t ask_actor(struct shard *sh, struct op *op, uint16_t to, struct actor *who)
+{
+    return post(sh, op, to, ASK_ACTOR, (uintptr_t)who, 0, 0, 0);
 }
 
 void ask_on_asked(struct shard *sh, const struct letter *l)
@@ -144,6 +173,7 @@ void ask_on_asked(struct shard *sh, const struct letter *l)
         break;
     case ASK_BUSY:
     case ASK_TABLE_FULL:
+    case ASK_DIFFERS:
         op->refused = bit;
         break;
     }

@@ -16,13 +16,15 @@
 enum { ASK_ADDRESSES_MAX = 65536, ASK_CLAIM_WAIT_MS = 300 };
 
 enum ask_question { ASK_NODE_QUOTA, ASK_APP_QUOTA, ASK_API_RATE, ASK_WS_RATE, ASK_BACKEND_RATE,
-                    ASK_READ_RATE, ASK_CLAIM, ASK_ALIVE, ASK_USER_END /* by user_end */ };
+                    ASK_READ_RATE, ASK_CLAIM, ASK_ALIVE, ASK_USER_END /* by user_end */,
+                    ASK_ACTOR /* by actor_ask */, ASK_CLAIM_STORE };
 enum ask_verdict {
     ASK_YES = 0,          /* go on; windows: arg1-3 as below. CLAIM: op->claim holds the key */
     ASK_NO,               /* quota or window full: arg1 limit, arg2 left, arg3 seconds to reset */
     ASK_STORED,           /* CLAIM: op->stored is the stored 200 body (NULL: it was lost) */
     ASK_BUSY,             /* CLAIM: still in progress after ASK_CLAIM_WAIT_MS */
     ASK_TABLE_FULL,       /* CLAIM: idempotency.max_entries live keys, or no memory */
+    ASK_DIFFERS,          /* CLAIM: the key was used with another print */
 };
 
 MUST_CHECK err_t ask_open(struct shard *sh);
@@ -36,10 +38,14 @@ MUST_CHECK err_t ask_address(struct shard *sh, struct op *op, enum ask_question 
                              const struct ring_addr *addr);
 MUST_CHECK err_t ask_app_rate(struct shard *sh, struct op *op, enum ask_question q,
                               uint32_t weight);
-/* scope keeps /events keys and whole-batch keys apart. The key is copied into the op. */
+/* scope keeps /events keys and whole-batch keys apart. The key is copied into the op; op->print
+ * goes along (ask_print). */
 MUST_CHECK err_t ask_claim(struct shard *sh, struct op *op, uint32_t scope, struct slice key);
 /* One answer from every shard that its loop turns. Adds to op->waiting. */
 MUST_CHECK err_t ask_alive(struct shard *sh, struct op *op);
+/* Who is on a socket (actor.h): `who` is lent to shard `to` until op->next runs. */
+struct actor;
+MUST_CHECK err_t ask_actor(struct shard *sh, struct op *op, uint16_t to, struct actor *who);
 
 /* Whose window a request counts in: the peer, or the trust_hops-th entry from the right of
  * X-Forwarded-For where trust_hops > 0 and that entry is an address. */
@@ -54,6 +60,12 @@ void ask_quota_back(struct shard *sh, enum ask_question q, uint32_t app);
 void ask_claim_end(struct shard *sh, struct op_claim *claim, struct frame *body);
 /* The same for a request that was done but whose body there was no memory to keep. */
 void ask_claim_end_lost(struct shard *sh, struct op_claim *claim);
+
+/* The same, and the body is stored before op->next runs: for requests that published to a channel
+ * with history. Adds to op->waiting; op->next runs when the last answer is in. */
+void ask_claim_store(struct shard *sh, struct op *op, struct op_claim *claim, struct frame *body);
+/* Fingerprint of the parts of a request, into op->print. */
+void ask_print(struct op *op, const struct slice *parts, uint32_t parts_count);
 
 /* Letters at the home, and the answer at the op's shard. */
 void ask_on_ask(struct shard *sh, const struct letter *l);

@@ -1,6 +1,8 @@
 /* At the home: quotas and fixed windows. A window starts at its first event. */
 #include "shards/ask_parts.h"
 
+#include "shards/actor.h"
+
 enum { TICK_ADDRESSES_MAX = 4096, ADDRESS_BUCKETS_MAX = 1 << 17, CLAIM_BUCKETS_MAX = 1 << 22 };
 
 err_t ask_open(struct shard *sh)
@@ -199,7 +201,12 @@ void ask_on_ask(struct shard *sh, const struct letter *l)
     case ASK_BACKEND_RATE:
     case ASK_READ_RATE: on_app_rate(sh, l); return;
     case ASK_CLAIM: ask_claim_on_ask(sh, l); return;
+    case ASK_CLAIM_STORE: ask_claim_on_store(sh, l); return;
     case ASK_ALIVE: ask_tell(sh, l->from_shard, l->payload, ASK_YES, 0, 0, 0); return;
+    case ASK_ACTOR:
+        actor_on_ask(sh, (void *)(uintptr_t)l->arg[1]);
+        ask_tell(sh, l->from_shard, l->payload, ASK_YES, 0, 0, 0);
+        return;
     case ASK_USER_END: break;            /* goes as MAIL_USER_END */
     }
     ASSERT(!"unknown question");
@@ -219,11 +226,13 @@ void ask_on_done(struct shard *sh, const struct letter *l)
         b->app_sockets[app]--;
         return;
     case ASK_CLAIM: ask_claim_on_done(sh, l); return;
+    case ASK_CLAIM_STORE:
     case ASK_API_RATE:
     case ASK_WS_RATE:
     case ASK_BACKEND_RATE:
     case ASK_READ_RATE:
     case ASK_ALIVE:
+    case ASK_ACTOR:
     case ASK_USER_END: break;            /* nothing stays open after their answer */
     }
     ASSERT(!"nothing to close");

@@ -32,6 +32,7 @@ struct ask_book {
     uint32_t            addresses_count[ASK_ADDRESS_KINDS];
     struct table        claims;
     uint32_t            claims_count, claims_max;
+    struct ask_held    *held_first, *held_last;  /* questions before the stored keys are known */
 };
 
 /* At the home: the answer to a question. */
@@ -39,6 +40,12 @@ void ask_tell(struct shard *sh, uint16_t to, struct op *op, enum ask_verdict ver
               uint64_t arg1, uint64_t arg2, uint64_t arg3);
 
 /* ask_claim.c */
+void ask_claim_on_store(struct shard *sh, const struct letter *l);
+/* At the start: a finished key that was stored; then, once, whoever asked meanwhile is answered. */
+struct record;
+void ask_claim_load(struct shard *sh, const struct record *r);
+void ask_claims_open(struct shard *sh);
+void ask_claims_expire(struct shard *sh);   /* once a second: who has asked for too long */
 void ask_claim_on_ask(struct shard *sh, const struct letter *l);
 void ask_claim_on_done(struct shard *sh, const struct letter *l);
 /* Flags of a MAIL_ASK_DONE about a claim: done although no body comes along. */

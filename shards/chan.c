@@ -1,9 +1,7 @@
-#include "shards/chan.h"
+#include "shards/chan_parts.h"
 
 #include "shards/fan.h"
-#include "shards/home.h"
-#include "shards/session.h"
-#include "shards/user.h"
+#include "shards/resume.h"
 
 /* ---- handles: index + generation, so that a letter that comes too late finds nothing ---- */
 
@@ -72,7 +70,7 @@ static struct chan *chan_make(struct shard *sh, uint32_t app, struct slice name,
     return ch;
 }
 
-static void chan_release(struct shard *sh, struct chan *ch)
+void chan_release(struct shard *sh, struct chan *ch)
 {
     if (ch->joined_count > 0 || ch->asked_count > 0) return;
     ASSERT(ch->subs == NULL);
@@ -92,17 +90,97 @@ struct sub *chan_sub_of(const struct conn *c, const struct chan *ch)
 
 /* ---- joining ---- */
 
-static void count_subs(struct shard *sh, const struct chan *ch, uint32_t series, int64_t n)
+void chan_count_subs(struct shard *sh, const struct chan *ch, uint32_t series, int64_t n)
 {
     struct pusher_channel kind = {.kind = (enum pusher_kind)ch->kind, .cache = ch->cache};
     metric_add(sh->metrics, series, ch->app, pusher_type_label(&kind), n);
 }
 
+/* ---- questions to the home ---- */
+
+struct attach *chan_attach_make(struct shard *sh, const struct conn *c)
+{
+    struct attach *a = heap_zalloc(sh->heap, sizeof(*a));
+    if (a == NULL) return NULL;
+    a->v2 = c->v2;
+    a->full = c->full;
+    return a;
+}
+
+void chan_attach_free(struct shard *sh, struct attach *a)
+{
+    heap_free(sh->heap, a, sizeof(*a));
+}
+
+static uint64_t flags_of(const struct sub *s)
+{
+    return (s->v2 ? HOME_V2 : 0u) | (s->full ? HOME_FULL_MODE : 0u);
+}
+
+/* Post the question that is due. */
+static bool post(struct shard *sh, struct sub *s, bool again)
+{
+    struct letter l = {
+        .kind = MAIL_SUBSCRIBE, .payload = s,
+        .arg = {s->chan->handle, flags_of(s) | (again ? HOME_AGAIN : 0u)},
+    };
+    if (s->attach != NULL && s->attach->replay) l.kind = MAIL_REPLAY;
+    if (s->asked == UINT8_MAX || shard_ask(sh, s->chan->home_shard, &l) != OK) return false;
+    s->asked++;
+    return true;
+}
+
+static bool has_room(struct shard *sh, uint16_t home)
+{
+    return mail_room(reactor_box(&sh->re, home)) > 0;
+}
+
+/* The home reads the attach of the question under way: another one waits for its turn. */
+static bool line_up(struct shard *sh, struct sub *s, struct attach *a)
+{
+    uint32_t waiting = 0;
+    struct attach **at = &s->attach;
+    for (; *at != NULL; at = &(*at)->next) waiting++;
+    if (waiting >= CHAN_QUESTIONS_MAX) {
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_QUESTIONS, 1);
+        return false;
+    }
+    *at = a;
+    if (waiting > 0 || post(sh, s, a->again)) return true;
+    *at = NULL;
+    return false;
+}
+
+static void hold(struct shard *sh, struct sub *s)
+{
+    struct chan_line *line = &sh->held[s->chan->home_shard];
+    s->state = SUB_HELD;
+    s->held_ms = sh->re.now_ms;
+    s->chan_next = NULL;
+    s->chan_link = line->last == NULL ? &line->first : &line->last->chan_next;
+    *s->chan_link = line->last = s;
+    sh->held_count++;
+}
+
+static void unhold(struct shard *sh, struct sub *s)
+{
+    struct chan_line *line = &sh->held[s->chan->home_shard];
+    *s->chan_link = s->chan_next;
+    if (s->chan_next != NULL) s->chan_next->chan_link = s->chan_link;
+    else if (s->chan_link == &line->first) line->last = NULL;
+    else line->last = CONTAINER_OF(s->chan_link, struct sub, chan_next);
+    s->chan_next = NULL;
+    s->state = SUB_ASKED;
+    sh->held_count--;
+}
+
 err_t chan_join(struct shard *sh, struct conn *c, struct slice name,
-                const struct pusher_channel *kind, struct presence *presence, bool hidden)
+                const struct pusher_channel *kind, struct presence *presence,
+                struct attach *attach, bool hidden)
 {
     struct chan *ch = chan_find(sh, c->app, name);
     bool made = ch == NULL;
+    ASSERT((attach != NULL) == c->v2);
     if (made) ch = chan_make(sh, c->app, name, kind);
     if (ch == NULL) return ERR_MEMORY;
     struct sub *s = heap_zalloc(sh->heap, sizeof(*s));
@@ -115,15 +193,12 @@ err_t chan_join(struct shard *sh, struct conn *c, struct slice name,
     s->sock = conn_sock(sh, c);
     s->gen = c->gen;
     s->presence = presence;
+    s->attach = attach;
     s->hidden = hidden;
+    s->v2 = c->v2;
+    s->full = c->full;
     s->state = SUB_ASKED;
-    s->asked = 1;
-    struct letter l = {.kind = MAIL_SUBSCRIBE, .payload = s, .arg = {ch->handle}};
-    if (shard_ask(sh, ch->home_shard, &l) != OK) {
-        heap_free(sh->heap, s, sizeof(*s));
-        if (made) chan_release(sh, ch);
-        return ERR_FULL;
-    }
+    if (s->v2 || !has_room(sh, ch->home_shard) || !post(sh, s, false)) hold(sh, s);
     s->conn_next = c->subs;
     c->subs = s;
     c->subs_count++;
@@ -131,31 +206,71 @@ err_t chan_join(struct shard *sh, struct conn *c, struct slice name,
     return OK;
 }
 
-void chan_join_again(struct shard *sh, struct sub *s)
+void chan_join_again(struct shard *sh, struct sub *s, struct attach *attach)
 {
-    struct letter l = {
-        .kind = MAIL_SUBSCRIBE, .payload = s, .arg = {s->chan->handle, HOME_AGAIN},
-    };
-    if (s->asked < UINT8_MAX && shard_ask(sh, s->chan->home_shard, &l) == OK) s->asked++;
-    else conn_error(sh, &sh->conns[s->sock], PUSHER_OVER_CAPACITY, "Over capacity");
+    bool asked;
+    if (s->state == SUB_HELD && attach == NULL) return;   /* one answer serves for both */
+    if (attach != NULL) {
+        attach->again = true;
+        asked = line_up(sh, s, attach);
+        if (!asked) chan_attach_free(sh, attach);
+    } else {
+        asked = post(sh, s, true);
+    }
+    if (!asked) chan_refuse_again(sh, &sh->conns[s->sock], s);
 }
 
-static void sub_free(struct shard *sh, struct sub *s)
+bool chan_replay(struct shard *sh, struct sub *s, struct attach *attach)
+{
+    attach->replay = true;
+    attach->upto = s->mark == NULL ? 0 : s->mark->head;
+    attach->head_epoch = s->mark == NULL ? 0 : s->mark->head_epoch;
+    return line_up(sh, s, attach);
+}
+
+void chan_ask_next(struct shard *sh, struct conn *c, struct sub *s)
+{
+    while (s->asked == 0 && s->attach != NULL && !post(sh, s, s->attach->again)) {
+        struct attach *a = s->attach;
+        bool replay = a->replay;
+        s->attach = a->next;
+        if (replay) resume_dropped(sh, c, a);
+        chan_attach_free(sh, a);
+        if (!replay && !chan_refuse_again(sh, c, s)) return;
+    }
+}
+
+uint8_t chan_voice(const struct sub *s)
+{
+    if (!s->v2) return VOICE_V1;
+    return (uint8_t)((s->full ? VOICE_FULL : VOICE_V2) | (s->annotations ? VOICE_ANNOTATIONS : 0));
+}
+
+void chan_sub_free(struct shard *sh, struct sub *s)
 {
     if (s->presence != NULL) {
         heap_free(sh->heap, s->presence,
                   (uint32_t)sizeof(*s->presence) + s->presence->bytes_count);
     }
+    while (s->attach != NULL) {
+        struct attach *a = s->attach;
+        s->attach = a->next;
+        chan_attach_free(sh, a);
+    }
+    heap_free(sh->heap, s->mark, sizeof(*s->mark));
     heap_free(sh->heap, s, sizeof(*s));
 }
 
-/* Tell the home that a counted subscription ends. */
-static void uncount(struct shard *sh, struct sub *s, bool abrupt)
+void chan_uncount(struct shard *sh, struct sub *s, uint8_t how)
 {
     struct letter l = {
         .kind = MAIL_UNSUBSCRIBE,
-        .arg = {(uintptr_t)s->home, (uintptr_t)s->member, abrupt ? HOME_ABRUPT : 0},
+        .arg = {(uintptr_t)s->home, (uintptr_t)s->member, flags_of(s) | how},
     };
+    if (s->presence != NULL) {
+        l.arg[3] = s->presence->socket_a;
+        l.arg[4] = s->presence->socket_b;
+    }
     shard_answer(sh, s->chan->home_shard, &l);
 }
 
@@ -167,19 +282,57 @@ static void unlink_joined(struct sub *s)
     s->chan->joined_count--;
 }
 
-void chan_leave(struct shard *sh, struct conn *c, struct sub *s, bool abrupt)
+/* A home that is behind is asked when it has caught up: a refused subscribe would leave its client
+ * on an open socket without the channel. */
+void chan_ask_held(struct shard *sh)
+{
+    for (uint16_t home = 0; home < sh->server->shards_count; home++) {
+        struct chan_line *line = &sh->held[home];
+        while (line->first != NULL && has_room(sh, home) && post(sh, line->first, false)) {
+            unhold(sh, line->first);
+        }
+    }
+    if (sh->held_count == 0 || timer_armed(&sh->held_again)) return;
+    sh->held_again.kind = SHARD_TIMER_HELD;
+    timer_arm(&sh->re.wheel, &sh->held_again, sh->re.now_ms + 1);
+}
+
+void chan_on_held_timer(struct shard *sh)
+{
+    chan_ask_held(sh);
+    for (uint16_t home = 0; home < sh->server->shards_count; home++) {
+        struct chan_line *line = &sh->held[home];
+        while (line->first != NULL && sh->re.now_ms - line->first->held_ms >= CHAN_HELD_MS) {
+            struct sub *s = line->first;
+            metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_MAILBOX, 1);
+            unhold(sh, s);
+            s->chan->asked_count--;
+            chan_refuse(sh, &sh->conns[s->sock], s);
+        }
+    }
+}
+
+void chan_leave(struct shard *sh, struct conn *c, struct sub *s, uint8_t how)
 {
     struct chan *ch = s->chan;
     struct sub **at = &c->subs;
     while (*at != s) at = &(*at)->conn_next;
     *at = s->conn_next;
     c->subs_count--;
+    if (c->resume != NULL) resume_left(sh, c, s);
+    if (s->state == SUB_HELD) {              /* nobody has heard of it */
+        unhold(sh, s);
+        ch->asked_count--;
+        chan_sub_free(sh, s);
+        chan_release(sh, ch);
+        return;
+    }
     if (s->state == SUB_JOINED) {
         unlink_joined(s);
-        if (!s->hidden) count_subs(sh, ch, METRIC_CHANNEL_UNSUBSCRIPTIONS_TOTAL, 1);
+        if (!s->hidden) chan_count_subs(sh, ch, METRIC_CHANNEL_UNSUBSCRIPTIONS_TOTAL, 1);
         if (s->asked == 0) {
-            uncount(sh, s, abrupt);
-            sub_free(sh, s);
+            chan_uncount(sh, s, how);
+            chan_sub_free(sh, s);
             chan_release(sh, ch);
             return;
         }
@@ -187,144 +340,10 @@ void chan_leave(struct shard *sh, struct conn *c, struct sub *s, bool abrupt)
     }
     s->left_joined = s->state == SUB_JOINED;
     s->state = SUB_LEAVING;
-    s->abrupt = abrupt;
+    s->how = how;
 }
 
-void chan_leave_all(struct shard *sh, struct conn *c, bool abrupt)
+void chan_leave_all(struct shard *sh, struct conn *c, uint8_t how)
 {
-    while (c->subs != NULL) chan_leave(sh, c, c->subs, abrupt);
-}
-
-/* ---- the home's answer ---- */
-
-void chan_send_succeeded(struct shard *sh, struct conn *c, struct chan *ch, struct frame *given)
-{
-    struct frame *f = given;
-    if (f == NULL) {
-        struct pusher_out o = {
-            .event_json = slice_str("\"pusher_internal:subscription_succeeded\""),
-            .channel = chan_name(ch), .data_json = slice_str("\"{}\""),
-        };
-        f = frame_make(sh, pusher_event_bytes(&o));
-        if (f == NULL) {
-            conn_kill_later(sh, c);
-            return;
-        }
-        f->bytes_count = pusher_event_write(&o, frame_room(f));
-    }
-    conn_send(sh, c, f);
-    if (given == NULL) frame_put(sh, &f);
-}
-
-static void send_cached(struct shard *sh, struct conn *c, struct chan *ch, struct frame *cached)
-{
-    if (cached != NULL) {
-        conn_send(sh, c, cached);
-        return;
-    }
-    struct pusher_out o = {
-        .event_json = slice_str("\"pusher:cache_miss\""), .channel = chan_name(ch),
-        .data_json = slice_str("\"{}\""),
-    };
-    uint32_t bytes = pusher_event_bytes(&o);
-    struct frame *f = frame_make(sh, bytes);
-    if (f == NULL) {
-        conn_kill_later(sh, c);
-        return;
-    }
-    f->bytes_count = pusher_event_write(&o, frame_room(f));
-    conn_send(sh, c, f);
-    frame_put(sh, &f);
-}
-
-/* Take the sub off its socket: the home refused it. */
-static void refuse(struct shard *sh, struct conn *c, struct sub *s)
-{
-    struct sub **at = &c->subs;
-    while (*at != s) at = &(*at)->conn_next;
-    *at = s->conn_next;
-    c->subs_count--;
-    session_refuse(sh, c, chan_name(s->chan), PUSHER_OVER_CAPACITY, "Over capacity", 403);
-    if (s->hidden) user_gone(sh, c);     /* the sign-in ends with it */
-    if (s->asked > 0) {                  /* a repeated answer still refers to the sub */
-        s->state = SUB_LEAVING;
-        s->chan->asked_count++;
-        return;
-    }
-    struct chan *ch = s->chan;
-    sub_free(sh, s);
-    chan_release(sh, ch);
-}
-
-static void join(struct shard *sh, struct conn *c, struct sub *s, const struct letter *l)
-{
-    struct chan *ch = s->chan;
-    s->state = SUB_JOINED;
-    s->home = (void *)(uintptr_t)l->arg[1];
-    s->member = (void *)(uintptr_t)l->arg[2];
-    s->joined = sh->fan_serial;
-    s->chan_next = ch->subs;
-    s->chan_link = &ch->subs;
-    if (ch->subs != NULL) ch->subs->chan_link = &s->chan_next;
-    ch->subs = s;
-    ch->joined_count++;
-    if (s->hidden) {
-        user_on_joined(sh, c);
-    } else {
-        sh->subscribed++;
-        conn_log(sh, c, "subscribed", "channel", chan_name(ch));
-        count_subs(sh, ch, METRIC_CHANNEL_SUBSCRIPTIONS_TOTAL, 1);
-    }
-}
-
-/* The sub's socket has left in the meantime. */
-static void settle_leaving(struct shard *sh, struct sub *s, const struct letter *l)
-{
-    bool first = (l->flags & HOME_AGAIN) == 0;
-    struct chan *ch = s->chan;
-    if (first && l->arg[0] == HOME_OK) {
-        s->home = (void *)(uintptr_t)l->arg[1];
-        s->member = (void *)(uintptr_t)l->arg[2];
-        s->left_joined = true;
-    }
-    ch->asked_count--;
-    if (s->asked > 0) {
-        ch->asked_count++;
-        return;
-    }
-    if (s->left_joined) uncount(sh, s, s->abrupt);
-    sub_free(sh, s);
-    chan_release(sh, ch);
-}
-
-void chan_on_subscribed(struct shard *sh, const struct letter *l)
-{
-    struct sub *s = l->payload;
-    struct chan *ch = s->chan;
-    bool again = (l->flags & HOME_AGAIN) != 0;
-    struct frame *success = NULL, *cached = NULL;
-    if (l->arg[3] != 0) success = frame_borrow(sh, (void *)(uintptr_t)l->arg[3], l->from_shard);
-    if (l->arg[4] != 0) cached = frame_borrow(sh, (void *)(uintptr_t)l->arg[4], l->from_shard);
-    s->asked--;
-    if (s->state == SUB_LEAVING) {
-        settle_leaving(sh, s, l);
-    } else {
-        struct conn *c = &sh->conns[s->sock];
-        ASSERT(c->gen == s->gen);
-        if (!again) ch->asked_count--;
-        if (l->arg[0] != HOME_OK) {
-            if (!again) refuse(sh, c, s);
-        } else if ((ch->kind == PUSHER_PRESENCE && success == NULL) ||
-                   (l->arg[4] != 0 && cached == NULL)) {
-            if (!again) join(sh, c, s, l);
-            conn_kill_later(sh, c);      /* no memory to tell it: it must not think it is joined */
-        } else {
-            if (!again) join(sh, c, s, l);
-            else fan_finish(sh, ch);     /* the list must not overtake events that it includes */
-            if (!s->hidden || s->shown) chan_send_succeeded(sh, c, ch, success);
-            if (ch->cache) send_cached(sh, c, ch, cached);
-        }
-    }
-    frame_put(sh, &success);
-    frame_put(sh, &cached);
+    while (c->subs != NULL) chan_leave(sh, c, c->subs, how);
 }

@@ -6,13 +6,17 @@
  * open, and the kernel hands a free slot out again at once. */
 #include "shards/conn.h"
 
+#include "proto/utf8.h"
 #include "shards/ask.h"
 #include "shards/chan.h"
 #include "shards/reply.h"
-#include "shards/session.h"
+#include "shards/resume.h"
+#include "shards/session_v2.h"
 #include "shards/user.h"
 
 #include <errno.h>
+
+enum { ERROR_TEXT_BYTES = 1024 };
 
 struct conn *conn_get(struct shard *sh, uint32_t sock, uint32_t gen)
 {
@@ -166,12 +170,19 @@ static void free_input(struct shard *sh, struct conn_input **in)
     *in = NULL;
 }
 
+static uint8_t how_left(const struct conn *c)
+{
+    return (uint8_t)((c->abrupt ? HOME_ABRUPT : 0) | (c->timed_out ? HOME_TIMEOUT : 0) |
+                     (c->forced ? HOME_FORCED : 0));
+}
+
 void conn_detach(struct shard *sh, struct conn *c)
 {
     if (!c->attached) return;
     c->attached = false;
+    resume_end(sh, c);
     user_gone(sh, c);
-    chan_leave_all(sh, c, c->abrupt);
+    chan_leave_all(sh, c, how_left(c));
     if (c->quota_app) ask_quota_back(sh, ASK_APP_QUOTA, c->app);
     if (c->quota_node) ask_quota_back(sh, ASK_NODE_QUOTA, c->app);
     c->quota_app = c->quota_node = false;
@@ -213,10 +224,20 @@ static void start_closing(struct shard *sh, struct conn *c)
     conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);
 }
 
+uint32_t conn_error_write(struct shard *sh, const struct conn *c, uint8_t *out, uint32_t code,
+                          const char *message)
+{
+    char id[V2_UUID_BYTES], room[ERROR_TEXT_BYTES];
+    message = utf8_mend(message, room, sizeof(room));
+    if (!c->v2) return pusher_error_write(out, code, message);
+    session_v2_uuid(sh, id);
+    return v2_error_write(out, code, message, id);
+}
+
 void conn_error(struct shard *sh, struct conn *c, uint32_t code, const char *message)
 {
     uint8_t out[PUSHER_SMALL_FRAME_BYTES];
-    conn_send_bytes(sh, c, out, pusher_error_write(out, code, message));
+    conn_send_bytes(sh, c, out, conn_error_write(sh, c, out, code, message));
 }
 
 void conn_close(struct shard *sh, struct conn *c, uint16_t code, const char *reason)

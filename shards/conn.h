@@ -8,9 +8,12 @@
  *          everything queued so far.
  * Bounds   websocket.max_bytes and websocket.max_messages unread per WebSocket; past either the
  *          socket is a slow consumer: 4100, counted. A burst that leaves before the peer could have
- *          read may be CONN_BURST times as large. Input: one request or one message.
+ *          read may be CONN_BURST times as large, and so may what comes behind an answer (a replay,
+ *          a page) that the peer is still reading. Answers do not count; of them CONN_ASKED times
+ *          max_bytes may be unread, and of what waits with them CONN_SEND_BYTES must be taken
+ *          within websocket.pong_timeout. Input: one request or one message.
  * Memory   An idle connection holds this struct and nothing else.
- * Source   spec/pusher-v1.md 1-2; spec/settled.md 13-15; RFC 6455 7.
+ * Source   spec/pusher-v1.md 1-2; spec/protocol-v2.md 1-2; spec/settled.md 13-15; RFC 6455 7.
  */
 #pragma once
 #include "proto/http.h"
@@ -23,7 +26,8 @@ enum conn_tag { CONN_TRAFFIC = 0, CONN_METRICS = 1 };   /* which listener */
 
 struct conn_input { uint32_t bytes, room; uint8_t data[]; };
 
-enum { CONN_QUEUE_FRAMES = 14, CONN_BURST = 16, CONN_REAPS_PER_TURN = 64 };
+enum { CONN_QUEUE_FRAMES = 14, CONN_BURST = 16, CONN_ASKED = 64, CONN_REAPS_PER_TURN = 64,
+       CONN_SEND_BYTES = 128 << 10 };    /* at once, while an answer waits: progress shows */
 struct conn_queue {                      /* one segment of the send queue */
     struct conn_queue *next;
     uint16_t           head, tail;
@@ -46,10 +50,12 @@ struct conn {
     bool               last : 1;         /* close after what is queued has left */
     bool               counted : 1;      /* counted in `connected` (and quotas asked) */
     bool               quota_node : 1, quota_app : 1;   /* to be given back */
-    bool               pinged : 1;       /* a pusher:ping awaits any frame */
+    bool               pinged : 1;       /* a pusher:ping awaits any frame, a V2 ping its pong */
     bool               continued : 1;    /* 100 Continue was sent for this request */
     bool               close_sent : 1;
     bool               abrupt : 1;       /* the peer vanished without a Close */
+    bool               timed_out : 1;    /* it did not answer a ping, or was silent too long */
+    bool               forced : 1;       /* ended by us for what it, its user or the app did */
     bool               authorised : 1;   /* signed in or joined a private channel */
     bool               flushing : 1;     /* on the flush list */
     bool               slow : 1;         /* overflowed: leaves its channels at the next flush */
@@ -58,6 +64,11 @@ struct conn {
     bool               deaf : 1;         /* input can no longer be parsed as frames */
     bool               half_shut : 1;    /* we have sent ours */
     bool               attached : 1;     /* may hold channels, a user, quotas: see conn_detach */
+    bool               v2 : 1;           /* speaks Protocol V2 */
+    bool               echo : 1;         /* V2: hears its own client events */
+    bool               full : 1;         /* V2: append_mode=full */
+    bool               fresh : 1;        /* V2: not pinged yet */
+    uint8_t            histories : 2;    /* V2: channel_history requests under way */
     uint32_t           flush_next;       /* sock + 1; on the flush list or, once dead, to reap */
     struct timer       timer;            /* the one deadline of the current state */
     struct conn_input *in;               /* owned; NULL while nothing is half received */
@@ -65,6 +76,7 @@ struct conn {
     struct frame      *out_one;          /* counted; the queue's first frame, if it came alone */
     struct conn_queue *out_first, *out_last;   /* owned; frames behind it, or NULL */
     uint32_t           out_bytes, out_count;
+    uint32_t           out_asked;        /* of out_bytes: answers (frame.asked) */
     uint32_t           out_offset;       /* bytes of the first frame already sent */
     uint32_t           send_turn;        /* turn in which the send under way was started */
     uint16_t           out_inflight;     /* frames in the send under way */
@@ -79,6 +91,7 @@ struct conn {
     struct user       *user;             /* owned; signed in (or signing in) */
     struct conn_body  *body;             /* owned; a chunked body under way */
     struct conn_rates *rates;            /* owned; windows of client events and messages */
+    struct resume     *resume;           /* owned; V2: a resume under way (resume.h) */
     struct ring_addr   peer;
 };
 static_assert(sizeof(struct conn) <= 256, "an idle connection is small");
@@ -112,6 +125,8 @@ bool conn_send(struct shard *sh, struct conn *c, struct frame *f);
 /* Queue a small copy: control frames, errors, HTTP responses. Takes any size. */
 bool conn_send_bytes(struct shard *sh, struct conn *c, const void *bytes, uint32_t count);
 
+/* Once a second: who has stopped taking what he asked for is a slow consumer. */
+void conn_watch_all(struct shard *sh);
 /* Start all sends of this turn. */
 void conn_flush_all(struct shard *sh);
 
@@ -119,8 +134,11 @@ void conn_flush_all(struct shard *sh);
 void conn_fail(struct shard *sh, struct conn *c, uint32_t code, const char *message);
 /* Close frame only: WebSocket protocol errors and the answer to the peer's Close. */
 void conn_close(struct shard *sh, struct conn *c, uint16_t code, const char *reason);
-/* A pusher:error frame; the connection stays open. */
+/* An error frame of the socket's protocol; the connection stays open. */
 void conn_error(struct shard *sh, struct conn *c, uint32_t code, const char *message);
+/* More is kept for this socket than it may have unread: 4100 for a slow consumer, counted. Callers
+ * may be walking a list that the connection is on. */
+void conn_overflow(struct shard *sh, struct conn *c, uint32_t limit);
 /* Shut down now; what is queued is dropped. */
 void conn_kill(struct shard *sh, struct conn *c);
 /* The same at the next timer phase, for want of memory (counted): callers may be walking a list
@@ -143,6 +161,9 @@ void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t 
 void conn_resume_input(struct shard *sh, struct conn *c);
 /* A send ended (conn_out.c). */
 void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n);
+/* The error frame of the socket's protocol, with its header. out: PUSHER_SMALL_FRAME_BYTES. */
+uint32_t conn_error_write(struct shard *sh, const struct conn *c, uint8_t *out, uint32_t code,
+                          const char *message);
 /* Drop queued frames; those in flight stay until their send ends unless `all`. */
 void conn_drop_out(struct shard *sh, struct conn *c, bool all);
 /* Everything queued has left: go on with closing where that is due. */

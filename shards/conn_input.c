@@ -7,7 +7,7 @@
 
 #include "shards/api.h"
 #include "shards/reply.h"
-#include "shards/session.h"
+#include "shards/session_v2.h"
 
 enum { INPUT_ROOM_MIN = 512, HTTP_LINE_MAX = 8192, HTTP_HEAD_MAX = 16384 };
 enum {
@@ -223,7 +223,7 @@ static uint32_t take_ws(struct shard *sh, struct conn *c, uint8_t *data, uint32_
         if (c->state == CONN_CLOSING) c->deaf = true;
         return bytes;
     }
-    c->pinged = false;                   /* any frame proves liveness */
+    if (!c->v2) c->pinged = false;       /* any frame proves liveness */
     if (f.opcode == WS_CLOSE) {
         take_close(sh, c, &f);
         return bytes;                    /* nothing counts after a Close */
@@ -234,7 +234,9 @@ static uint32_t take_ws(struct shard *sh, struct conn *c, uint8_t *data, uint32_
         uint32_t head = ws_header_write(out, WS_PONG, f.payload.bytes);
         memcpy(out + head, f.payload.ptr, f.payload.bytes);
         conn_send_bytes(sh, c, out, head + f.payload.bytes);
-    } else if (f.opcode != WS_PONG) {
+    } else if (f.opcode == WS_PONG) {
+        if (c->v2) session_v2_pong(c, f.payload);
+    } else {
         take_data(sh, c, &f);
     }
     return f.frame_bytes;
@@ -331,6 +333,7 @@ void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t 
         run_gathered(sh, c);
     }
     sh->input_of = NULL;
+    if (sh->held_count > 0) chan_ask_held(sh);   /* the whole read has been parsed */
     if (c->state == CONN_DEAD) {
         free_input(sh, &c->in);
     } else if (c->state == CONN_HTTP && c->in != NULL && !c->busy &&
@@ -349,6 +352,7 @@ void conn_resume_input(struct shard *sh, struct conn *c)
         c->stash = false;
         run_gathered(sh, c);
         sh->input_of = before;
+        if (sh->held_count > 0) chan_ask_held(sh);
     }
     if (c->paused && !is_held(c) && c->state != CONN_DEAD) {
         c->paused = false;

@@ -21,11 +21,72 @@ static bool push_behind(struct shard *sh, struct conn *c, struct frame *f)
     return true;
 }
 
+/* ---- sockets that are to take large answers ---- */
+
+struct conn_watch { uint32_t sock, gen, send_turn; uint64_t since_ms; };
+
+static bool watch(struct shard *sh, const struct conn *c)
+{
+    uint32_t size = (uint32_t)sizeof(*sh->watched);
+    if (sh->watched_count == sh->watched_room) {
+        uint32_t room = u32_max(2 * sh->watched_room, 16);
+        struct conn_watch *fresh = heap_alloc(sh->heap, size * room);
+        if (fresh == NULL) return false;
+        if (sh->watched_count > 0) memcpy(fresh, sh->watched, (size_t)size * sh->watched_count);
+        heap_free(sh->heap, sh->watched, size * sh->watched_room);
+        sh->watched = fresh;
+        sh->watched_room = room;
+    }
+    sh->watched[sh->watched_count++] = (struct conn_watch){
+        .sock = conn_sock(sh, c), .gen = c->gen, .send_turn = c->send_turn,
+        .since_ms = sh->re.now_ms,
+    };
+    return true;
+}
+
+/* Answers wait, and it has just become more than what one send takes. */
+static bool is_to_be_watched(const struct conn *c, uint32_t before)
+{
+    return c->out_asked > 0 && before <= CONN_SEND_BYTES && c->out_bytes > CONN_SEND_BYTES;
+}
+
+/* False: no more need to. Every send that ends is followed by another one. */
+static bool is_watched(struct shard *sh, struct conn_watch *w)
+{
+    struct conn *c = conn_get(sh, w->sock, w->gen);
+    if (c == NULL || c->state != CONN_WS) return false;
+    if (c->out_asked == 0 || c->out_bytes <= CONN_SEND_BYTES) return false;
+    if (c->send_turn != w->send_turn || !c->sending) {
+        w->send_turn = c->send_turn;
+        w->since_ms = sh->re.now_ms;
+    }
+    if (sh->re.now_ms - w->since_ms < sh->conf->websocket_pong_timeout * 1000ull) return true;
+    conn_overflow(sh, c, SERIES_SLOW_BYTES);
+    return false;
+}
+
+void conn_watch_all(struct shard *sh)
+{
+    uint32_t left = 0;
+    for (uint32_t i = 0; i < sh->watched_count; i++) {
+        if (is_watched(sh, &sh->watched[i])) sh->watched[left++] = sh->watched[i];
+    }
+    sh->watched_count = left;
+    if (left > 0 || sh->watched == NULL) return;
+    heap_free(sh->heap, sh->watched, (uint32_t)sizeof(*sh->watched) * sh->watched_room);
+    sh->watched = NULL;
+    sh->watched_room = 0;
+}
+
+/* ---- the queue ---- */
+
 static bool push(struct shard *sh, struct conn *c, struct frame *f)
 {
+    uint32_t before = c->out_bytes;
     if (c->out_count == 0) c->out_one = frame_ref(f);
     else if (!push_behind(sh, c, f)) return false;
     c->out_bytes += f->bytes_count;
+    if (f->asked) c->out_asked += f->bytes_count;
     c->out_count++;
     if (!c->flushing) {
         c->flushing = true;
@@ -35,7 +96,7 @@ static bool push(struct shard *sh, struct conn *c, struct frame *f)
         else sh->conns[sh->flush_last - 1].flush_next = mark;
         sh->flush_last = mark;
     }
-    return true;
+    return !is_to_be_watched(c, before) || watch(sh, c);
 }
 
 static struct frame *front(const struct conn *c)
@@ -43,13 +104,19 @@ static struct frame *front(const struct conn *c)
     return c->out_one != NULL ? c->out_one : c->out_first->frames[c->out_first->head];
 }
 
+static void uncount(struct conn *c, const struct frame *f)
+{
+    c->out_bytes -= f->bytes_count;
+    if (f->asked) c->out_asked -= f->bytes_count;
+    c->out_count--;
+}
+
 static void pop(struct shard *sh, struct conn *c)
 {
     struct conn_queue *q = c->out_first;
     bool one = c->out_one != NULL;
     struct frame *f = one ? c->out_one : q->frames[q->head++];
-    c->out_bytes -= f->bytes_count;
-    c->out_count--;
+    uncount(c, f);
     c->out_one = NULL;
     frame_put(sh, &f);
     if (one) return;
@@ -79,8 +146,7 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
         keep -= stay;
         while ((uint32_t)(q->tail - q->head) > stay) {
             struct frame *f = q->frames[--q->tail];
-            c->out_bytes -= f->bytes_count;
-            c->out_count--;
+            uncount(c, f);
             frame_put(sh, &f);
         }
         if (stay > 0) c->out_last = q;
@@ -96,18 +162,21 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
 /* Past a bound: the queue that cannot leave is dropped, error and Close are queued if the socket
  * still takes them, and the connection leaves its channels at the next flush (the caller may be
  * walking a subscriber list). */
-static void close_slow(struct shard *sh, struct conn *c, uint32_t limit)
+void conn_overflow(struct shard *sh, struct conn *c, uint32_t limit)
 {
+    if (c->state != CONN_WS) return;
     uint8_t out[PUSHER_SMALL_FRAME_BYTES];
     metric_add(sh->metrics, METRIC_SLOW_CONSUMER_DISCONNECTS_TOTAL, c->app, limit, 1);
     if (!c->sending) c->out_inflight = c->out_offset > 0;   /* half of it has left */
     conn_drop_out(sh, c, false);
     c->state = CONN_CLOSING;
     conn_arm(sh, c, sh->conf->websocket_close_timeout_ms);
-    conn_send_bytes(sh, c, out, pusher_error_write(out, PUSHER_OVER_CAPACITY, "Over capacity"));
+    conn_send_bytes(sh, c, out,
+                    conn_error_write(sh, c, out, PUSHER_OVER_CAPACITY, "Over capacity"));
     conn_send_bytes(sh, c, out,
                     ws_close_write(out, PUSHER_OVER_CAPACITY, slice_str("Over capacity")));
     c->slow = true;
+    c->forced = true;
     c->close_sent = true;
 }
 
@@ -119,24 +188,35 @@ static bool is_stalled(const struct shard *sh, const struct conn *c)
 }
 
 /* The bounds are on what a peer leaves unread; a burst within one turn, which no peer could have
- * read yet, may exceed them CONN_BURST times. */
+ * read yet, may exceed them CONN_BURST times, and so may what waits behind an answer. */
 static bool is_slow(const struct shard *sh, const struct conn *c, uint64_t used, uint64_t bound)
 {
-    return used > bound && (is_stalled(sh, c) || used > bound * CONN_BURST);
+    return used > bound &&
+           ((c->out_asked == 0 && is_stalled(sh, c)) || used > bound * CONN_BURST);
+}
+
+/* True when the frame may be queued behind what is unread. */
+static bool has_room(struct shard *sh, struct conn *c, const struct frame *f)
+{
+    const struct conf *conf = sh->conf;
+    uint64_t bytes = (uint64_t)c->out_bytes - c->out_asked + f->bytes_count;
+    if (f->asked) {
+        bytes = (uint64_t)c->out_asked + f->bytes_count;
+        if (bytes <= (uint64_t)conf->websocket_max_bytes * CONN_ASKED) return true;
+    } else if (is_slow(sh, c, c->out_count + 1ull, conf->websocket_max_messages)) {
+        conn_overflow(sh, c, SERIES_SLOW_MESSAGES);
+        return false;
+    } else if (!is_slow(sh, c, bytes, conf->websocket_max_bytes)) {
+        return true;
+    }
+    conn_overflow(sh, c, SERIES_SLOW_BYTES);
+    return false;
 }
 
 bool conn_send(struct shard *sh, struct conn *c, struct frame *f)
 {
     if (c->state == CONN_WS && c->out_count > 0) {
-        const struct conf *conf = sh->conf;
-        if (is_slow(sh, c, c->out_count + 1ull, conf->websocket_max_messages)) {
-            close_slow(sh, c, SERIES_SLOW_MESSAGES);
-            return false;
-        }
-        if (is_slow(sh, c, (uint64_t)c->out_bytes + f->bytes_count, conf->websocket_max_bytes)) {
-            close_slow(sh, c, SERIES_SLOW_BYTES);
-            return false;
-        }
+        if (!has_room(sh, c, f)) return false;
     } else if (c->state == CONN_DEAD || c->state == CONN_FREE || c->slow || c->close_sent) {
         return false;                    /* nothing follows a Close, nor a frame that was lost */
     }
@@ -166,7 +246,22 @@ void conn_kill_later(struct shard *sh, struct conn *c)
     metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_HEAP, 1);
     c->state = CONN_CLOSING;
     c->slow = true;
+    c->forced = true;
     conn_arm(sh, c, 0);
+}
+
+/* While an answer is among them, only so many bytes: the last frame's rest goes with the next. */
+static uint32_t cut(struct iovec *iov, uint32_t count)
+{
+    uint64_t left = CONN_SEND_BYTES;
+    for (uint32_t n = 0; n < count; n++) {
+        if (iov[n].iov_len >= left) {
+            iov[n].iov_len = left;
+            return n + 1;
+        }
+        left -= iov[n].iov_len;
+    }
+    return count;
 }
 
 static void flush_one(struct shard *sh, struct conn *c)
@@ -186,6 +281,7 @@ static void flush_one(struct shard *sh, struct conn *c)
             offset = 0;
         }
     }
+    if (c->out_asked > 0) n = cut(iov, n);
     metric_observe(sh->metrics, METRIC_OUTBOUND_QUEUE_BYTES, 0, 0, c->out_bytes);
     c->sending = true;
     c->send_turn = (uint32_t)sh->re.stats.turns;

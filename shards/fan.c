@@ -1,5 +1,22 @@
 #include "shards/fan.h"
 
+#include "shards/resume.h"
+
+/* What each voice hears of a frame's family. */
+static void offer(struct fan_job *job, bool annotations)
+{
+    struct frame *f = job->frame;
+    struct frame *v2 = f->v2 != NULL ? f->v2 : f;
+    struct frame *full = f->full != NULL ? f->full : v2;
+    memset(job->by, 0, sizeof(job->by));
+    job->by[VOICE_V2_ALL] = v2;
+    job->by[VOICE_FULL_ALL] = full;
+    if (annotations) return;
+    job->by[VOICE_V1] = f->v2_only ? NULL : f;
+    job->by[VOICE_V2] = v2;
+    job->by[VOICE_FULL] = full;
+}
+
 /* Visit up to `budget` subscribers. True when every one has been visited.
  *
  * Cost   One pointer push per subscriber: no encoding, no allocation beyond the queue's segments,
@@ -15,8 +32,10 @@ static bool step(struct shard *sh, struct fan_job *job, uint32_t *budget)
         (*budget)--;
         if (s->joined < job->serial &&
             (c->socket_a != job->except_a || c->socket_b != job->except_b)) {
+            struct frame *f = job->by[s->voice];
             ASSERT(c->gen == s->gen);
-            conn_send(sh, c, job->frame);      /* a refusal closes that socket; others go on */
+            if (LIKELY(f != NULL)) conn_send(sh, c, f);   /* a refusal closes it; others go on */
+            else if (s->voice == VOICE_GATED) resume_hold(sh, c, s, job->by[chan_voice(s)]);
         }
         s = next;
     }
@@ -63,8 +82,9 @@ void fan_on_letter(struct shard *sh, const struct letter *l)
     struct fan_job job = {
         .frame = f, .cursor = ch->subs, .serial = sh->fan_serial, .except_a = l->arg[1],
         .except_b = l->arg[2], .started_ns = l->arg[3], .recipients = l->arg[4],
-        .observe = l->flags != 0,
+        .observe = (l->flags & FAN_OBSERVE) != 0,
     };
+    offer(&job, (l->flags & FAN_ANNOTATIONS) != 0);
     if (ch->jobs_first == NULL && step(sh, &job, &sh->fan_budget)) {
         end_job(sh, ch, &job);
         return;

@@ -1,6 +1,7 @@
 /* fan.h - one frame to every local subscriber of a channel.
  *
- * Shape    A fan-out visits subscribers within the turn's budget; small channels finish at once,
+ * Shape    A frame may be a family (frame.h): each subscriber gets the member that its voice names.
+ *          A fan-out visits subscribers within the turn's budget; small channels finish at once,
  *          large ones continue in the next turns, one job after the other per channel.
  * Threads  The shard.
  * Order    Frames of one channel reach every socket's queue in letter order.
@@ -13,6 +14,10 @@
 #include "shards/chan.h"
 
 enum { FAN_TURN_SUBS = 32768 };
+enum fan_flags {                 /* of MAIL_FAN */
+    FAN_OBSERVE = 1,             /* this reader observes the latency */
+    FAN_ANNOTATIONS = 2,         /* only subscriptions that asked for raw annotation events */
+};
 
 /* MAIL_FAN. */
 void fan_on_letter(struct shard *sh, const struct letter *l);

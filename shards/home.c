@@ -2,6 +2,7 @@
 
 #include "shards/fan.h"
 #include "shards/presence.h"
+#include "shards/stream.h"
 #include "shards/user.h"
 
 #include <stdio.h>
@@ -53,12 +54,28 @@ struct home_extra *home_extra(struct shard *sh, struct home *h)
     return h->extra;
 }
 
+static bool extra_empty(const struct home_extra *x)
+{
+    for (uint32_t i = 0; i < sizeof(x->streams) / sizeof(x->streams[0]); i++) {
+        if (x->streams[i] != NULL) return false;
+    }
+    return x->members_count == 0 && x->cached == NULL && x->watchers == NULL;
+}
+
+void home_extra_release(struct shard *sh, struct home *h)
+{
+    struct home_extra *x = h->extra;
+    if (x == NULL || timer_armed(&x->count_timer) || !extra_empty(x)) return;
+    h->extra = NULL;
+    heap_free(sh->heap, x, sizeof(*x));
+}
+
 void home_release(struct shard *sh, struct home *h)
 {
     struct home_extra *x = h->extra;
     if (h->subs_count > 0 || h->pins > 0) return;
     if (x != NULL) {
-        if (x->members_count > 0 || x->cached != NULL || x->watchers != NULL) return;
+        if (!extra_empty(x)) return;
         timer_disarm(&sh->re.wheel, &x->count_timer);
         heap_free(sh->heap, x, sizeof(*x));
     }
@@ -80,7 +97,19 @@ static struct interest *interest_of(struct home *h, uint16_t shard)
     return NULL;
 }
 
-static bool interest_add(struct shard *sh, struct home *h, uint16_t shard, uint64_t chan)
+/* Counts of V2 sockets and of those in full mode: what frames are needed. */
+static void count_voices(struct home *h, struct interest *in, uint64_t flags, int32_t by)
+{
+    if ((flags & HOME_V2) == 0) return;
+    in->v2_count += (uint32_t)by;
+    h->v2_count += (uint32_t)by;
+    if ((flags & HOME_FULL_MODE) == 0) return;
+    in->full_count += (uint32_t)by;
+    h->full_count += (uint32_t)by;
+}
+
+static bool interest_add(struct shard *sh, struct home *h, uint16_t shard, uint64_t chan,
+                         uint64_t flags)
 {
     struct interest *in = interest_of(h, shard);
     if (in == NULL) {
@@ -100,14 +129,16 @@ static bool interest_add(struct shard *sh, struct home *h, uint16_t shard, uint6
     in->chan = chan;                     /* a channel that ended and began again has a new handle */
     in->subs_count++;
     h->subs_count++;
+    count_voices(h, in, flags, 1);
     return true;
 }
 
-static void interest_drop(struct home *h, uint16_t shard)
+static void interest_drop(struct home *h, uint16_t shard, uint64_t flags)
 {
     struct interest *in = interest_of(h, shard);
     ASSERT(in != NULL && in->subs_count > 0 && h->subs_count > 0);
     h->subs_count--;
+    count_voices(h, in, flags, -1);
     if (--in->subs_count > 0) return;
     *in = h->interests[--h->interests_count];
 }
@@ -133,18 +164,28 @@ static uint32_t type_label(const struct home *h)
     return pusher_type_label(&kind);
 }
 
+struct frame *home_internal_frame(struct shard *sh, const struct home *h, const char *name,
+                                  struct slice data)
+{
+    struct pusher_out o = {.event_json = slice_str(name), .channel = home_name(h)};
+    struct frame *f = frame_make(sh, pusher_event_text_bytes(&o, data));
+    if (f == NULL) return NULL;
+    f->bytes_count = pusher_event_text_write(&o, data, frame_room(f));
+    if (h->v2_count == 0) return f;
+    struct v2_out v2 = {.event_json = o.event_json, .channel = o.channel};
+    f->v2 = frame_sibling(sh, f, v2_event_text_bytes(&v2, data));
+    if (f->v2 != NULL) f->v2->bytes_count = v2_event_text_write(&v2, data, frame_room(f->v2));
+    else frame_put(sh, &f);
+    return f;
+}
+
 static void fan_count(struct shard *sh, struct home *h)
 {
     char text[48];
     int n = snprintf(text, sizeof(text), "{\"subscription_count\":%u}", h->subs_count);
-    struct pusher_out o = {
-        .event_json = slice_str("\"pusher_internal:subscription_count\""),
-        .channel = home_name(h),
-    };
-    struct slice data = slice_of(text, (uint32_t)n);
-    struct frame *f = frame_make(sh, pusher_event_text_bytes(&o, data));
+    struct frame *f = home_internal_frame(sh, h, "\"pusher_internal:subscription_count\"",
+                                          slice_of(text, (uint32_t)n));
     if (f == NULL) return;               /* the next change tells the count again */
-    f->bytes_count = pusher_event_text_write(&o, data, frame_room(f));
     home_fan(sh, h, f, 0, 0, 0);
     frame_put(sh, &f);
 }
@@ -205,14 +246,27 @@ static void answer_subscribed(struct shard *sh, const struct letter *ask, enum h
     shard_answer(sh, ask->from_shard, &l);
 }
 
-static enum home_status admit(struct shard *sh, struct home *h, const struct letter *l,
-                              const struct sub *s, struct member **m)
+enum home_status home_admit(struct shard *sh, struct home *h, const struct letter *l,
+                            const struct sub *s, struct member **m)
 {
-    if (!interest_add(sh, h, l->from_shard, l->arg[0])) return HOME_NO_MEMORY;
+    if (!interest_add(sh, h, l->from_shard, l->arg[0], l->arg[1])) return HOME_NO_MEMORY;
     if (h->kind != PUSHER_PRESENCE) return HOME_OK;
     enum home_status status = presence_join(sh, h, s->presence, m);
-    if (status != HOME_OK) interest_drop(h, l->from_shard);
+    if (status != HOME_OK) interest_drop(h, l->from_shard, l->arg[1]);
     return status;
+}
+
+void home_unadmit(struct shard *sh, struct home *h, const struct letter *l, struct member *m)
+{
+    interest_drop(h, l->from_shard, l->arg[1]);
+    const struct presence *who = ((const struct sub *)l->payload)->presence;
+    if (m != NULL) presence_leave(sh, h, m, 0, who->socket_a, who->socket_b);
+}
+
+void home_joined(struct shard *sh, struct home *h)
+{
+    came(sh, h);
+    tell_count(sh, h);
 }
 
 void home_on_subscribe(struct shard *sh, const struct letter *l)
@@ -220,17 +274,20 @@ void home_on_subscribe(struct shard *sh, const struct letter *l)
     const struct sub *s = l->payload;
     const struct chan *ch = s->chan;     /* name, kind and presence hold still until the answer */
     struct member *m = NULL;
+    if (s->attach != NULL) {
+        stream_on_subscribe(sh, l);
+        return;
+    }
     if (l->arg[1] & HOME_AGAIN) {
         struct home *h = home_find(sh, ch->app, chan_name(ch));
         answer_subscribed(sh, l, h == NULL ? HOME_FULL : HOME_OK, h, NULL);
         return;
     }
     struct home *h = home_make(sh, ch->app, chan_name(ch), ch->kind, ch->cache);
-    enum home_status status = h == NULL ? HOME_NO_MEMORY : admit(sh, h, l, s, &m);
+    enum home_status status = h == NULL ? HOME_NO_MEMORY : home_admit(sh, h, l, s, &m);
     answer_subscribed(sh, l, status, h, m);
     if (status == HOME_OK) {
-        came(sh, h);
-        tell_count(sh, h);
+        home_joined(sh, h);
     } else if (h != NULL) {
         home_release(sh, h);
     }
@@ -240,8 +297,8 @@ void home_on_unsubscribe(struct shard *sh, const struct letter *l)
 {
     struct home *h = (void *)(uintptr_t)l->arg[0];
     struct member *m = (void *)(uintptr_t)l->arg[1];
-    interest_drop(h, l->from_shard);
-    if (m != NULL) presence_leave(sh, h, m, (l->arg[2] & HOME_ABRUPT) != 0);
+    interest_drop(h, l->from_shard, l->arg[2]);
+    if (m != NULL) presence_leave(sh, h, m, l->arg[2], l->arg[3], l->arg[4]);
     went(sh, h);
     tell_count(sh, h);
     home_release(sh, h);
@@ -259,11 +316,16 @@ static void cache_unlink(struct shard *sh, struct home *h)
     x->cache_older = x->cache_newer = NULL;
 }
 
+static uint32_t family_bytes(const struct frame *f)
+{
+    return f->bytes_count + (f->v2 != NULL ? f->v2->bytes_count : 0);
+}
+
 void home_cache_drop(struct shard *sh, struct home *h)
 {
     if (h->extra == NULL || h->extra->cached == NULL) return;
     cache_unlink(sh, h);
-    sh->cache_bytes -= h->extra->cached->bytes_count;
+    sh->cache_bytes -= family_bytes(h->extra->cached);
     frame_put(sh, &h->extra->cached);
 }
 
@@ -272,11 +334,11 @@ void home_cache_put(struct shard *sh, struct home *h, struct frame *f)
     uint64_t bound = sh->conf->cache_max_bytes / sh->server->shards_count;
     home_cache_drop(sh, h);
     struct home_extra *x = home_extra(sh, h);
-    if (x == NULL || f->bytes_count > bound) {   /* not kept: seen as a cache_miss */
+    if (x == NULL || family_bytes(f) > bound) {   /* not kept: seen as a cache_miss */
         metric_add(sh->metrics, METRIC_CACHE_EVICTED_TOTAL, h->app, 0, 1);
         return;
     }
-    while (sh->cache_oldest != NULL && sh->cache_bytes + f->bytes_count > bound) {
+    while (sh->cache_oldest != NULL && sh->cache_bytes + family_bytes(f) > bound) {
         struct home *old = sh->cache_oldest;
         metric_add(sh->metrics, METRIC_CACHE_EVICTED_TOTAL, old->app, 0, 1);
         home_cache_drop(sh, old);
@@ -284,7 +346,7 @@ void home_cache_put(struct shard *sh, struct home *h, struct frame *f)
     }
     x->cached = frame_ref(f);
     x->cached_until_ms = sh->re.now_ms + (uint64_t)sh->conf->cache_ttl * 1000;
-    sh->cache_bytes += f->bytes_count;
+    sh->cache_bytes += family_bytes(f);
     x->cache_older = sh->cache_newest;
     if (sh->cache_newest != NULL) sh->cache_newest->extra->cache_newer = h;
     else sh->cache_oldest = h;

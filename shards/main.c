@@ -74,6 +74,7 @@ int main(int argc, char **argv, char **envp)
         return valid ? 0 : 1;
     }
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);                    /* a limit on files is a full disk: answered */
     sigemptyset(&set);
     sigaddset(&set, SIGTERM);
     sigaddset(&set, SIGINT);

@@ -43,6 +43,7 @@ struct op {
     struct frame   *stored;          /* counted; the stored body after ASK_STORED, or NULL */
     uint8_t   *key;                  /* owned; lent to the home while a claim is asked for */
     uint32_t   key_bytes;
+    uint8_t    print[16];            /* fingerprint of what the key stands for; zero: none */
     uint8_t   *origin;               /* owned; the request's Origin, where CORS needs it */
     uint32_t   origin_bytes;
     uint64_t   started_ns;

@@ -4,6 +4,8 @@
 
 #include "shards/api.h"
 #include "shards/ask.h"
+#include "shards/session.h"
+#include "shards/stream.h"
 
 struct publish *publish_make(struct shard *sh, uint32_t app, struct slice name,
                              const struct pusher_channel *kind)
@@ -20,6 +22,10 @@ struct publish *publish_make(struct shard *sh, uint32_t app, struct slice name,
 
 void publish_free(struct shard *sh, struct publish *p)
 {
+    if (p->content != NULL) {
+        heap_free(sh->heap, p->content,
+                  (uint32_t)sizeof(*p->content) + p->content->bytes_count);
+    }
     heap_free(sh->heap, p, (uint32_t)sizeof(*p) + p->name_bytes);
 }
 
@@ -56,6 +62,10 @@ void publish_post(struct shard *sh, struct publish *p, struct frame *f)
 void publish_on_publish(struct shard *sh, const struct letter *l)
 {
     struct publish *p = (void *)(uintptr_t)l->arg[0];
+    if (p->content != NULL) {
+        stream_on_publish(sh, l);
+        return;
+    }
     const struct publish asked = *p;     /* p is its shard's again once the answer is posted */
     struct slice name = slice_of(p->name, p->name_bytes);
     struct letter answer = {.kind = MAIL_PUBLISHED, .payload = p};
@@ -92,12 +102,13 @@ void publish_on_published(struct shard *sh, const struct letter *l)
         told.arg[1] = l->arg[0];
         told.arg[2] = l->arg[1];
         told.arg[3] = l->arg[2];
+        told.arg[4] = (uintptr_t)p->content;
         api_on_published(sh, &told);
     }
     struct conn *c = p->op == NULL && l->flags == 0 && l->arg[0] != HOME_OK
                          ? conn_get(sh, p->sock, p->gen) : NULL;
     if (c != NULL && p->gen != 0) {      /* a client event that its home could not take */
-        conn_error(sh, c, 4303, "Broadcast error: server is busy, try again");
+        session_busy(sh, c);
     }
     publish_free(sh, p);
 }

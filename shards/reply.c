@@ -2,6 +2,7 @@
 
 #include "proto/json.h"
 #include "proto/origin.h"
+#include "proto/utf8.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -109,18 +110,25 @@ void reply_op(struct shard *sh, struct op *op, struct reply *r)
 
 /* ---- errors ---- */
 
+uint32_t reply_error_write_ai(char out[REPLY_ERROR_BYTES], uint16_t status, const char *code,
+                              uint32_t ai_code, struct slice text)
+{
+    char ai[32] = "", cut[ERROR_TEXT_BYTES_MAX + 1], mended[ERROR_TEXT_BYTES_MAX + 1];
+    snprintf(cut, sizeof(cut), "%.*s", (int)u32_min(text.bytes, ERROR_TEXT_BYTES_MAX),
+             (const char *)text.ptr);
+    text = slice_str(utf8_mend(cut, mended, sizeof(mended)));
+    uint8_t *at = put((uint8_t *)out, "{\"error\":", 9);
+    at += json_quote(text, at);
+    if (ai_code != 0) snprintf(ai, sizeof(ai), ",\"ai_code\":%u", ai_code);
+    int n = snprintf((char *)at, REPLY_ERROR_BYTES - (size_t)(at - (uint8_t *)out),
+                     ",\"code\":\"%s\"%s,\"status\":%u}", code, ai, status);
+    return (uint32_t)(at - (uint8_t *)out) + (uint32_t)n;
+}
+
 uint32_t reply_error_write(char out[REPLY_ERROR_BYTES], uint16_t status, const char *code,
                            struct slice text)
 {
-    if (text.bytes > ERROR_TEXT_BYTES_MAX) {
-        text.bytes = ERROR_TEXT_BYTES_MAX;
-        while (text.bytes > 0 && (text.ptr[text.bytes] & 0xc0) == 0x80) text.bytes--;
-    }
-    uint8_t *at = put((uint8_t *)out, "{\"error\":", 9);
-    at += json_quote(text, at);
-    int n = snprintf((char *)at, REPLY_ERROR_BYTES - (size_t)(at - (uint8_t *)out),
-                     ",\"code\":\"%s\",\"status\":%u}", code, status);
-    return (uint32_t)(at - (uint8_t *)out) + (uint32_t)n;
+    return reply_error_write_ai(out, status, code, 0, text);
 }
 
 void reply_bad(struct shard *sh, struct conn *c, uint16_t status, const char *text)

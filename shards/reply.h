@@ -31,5 +31,8 @@ void reply_op(struct shard *sh, struct op *op, struct reply *r);
 enum { REPLY_ERROR_BYTES = 8192 };
 uint32_t reply_error_write(char out[REPLY_ERROR_BYTES], uint16_t status, const char *code,
                            struct slice text);
+/* The same with "ai_code":ai_code behind the code. */
+uint32_t reply_error_write_ai(char out[REPLY_ERROR_BYTES], uint16_t status, const char *code,
+                              uint32_t ai_code, struct slice text);
 /* Plain text before routing (bad requests): closes afterwards. */
 void reply_bad(struct shard *sh, struct conn *c, uint16_t status, const char *text);

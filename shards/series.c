@@ -53,6 +53,28 @@ LABELS(limits, 1, limit_names, limit_values);
 static const char *const slow_values[] = {"bytes", "messages"};
 LABELS(slows, 1, limit_names, slow_values);
 
+static const char *const recovery_names[] = {"code"};
+static const char *const recovery_values[] = {SERIES_RECOVERIES(TEXT)};
+LABELS(recoveries, 1, recovery_names, recovery_values);
+
+static const char *const source_names[] = {"source"};
+static const char *const source_values[] = {"hot", "cold"};
+LABELS(sources, 1, source_names, source_values);
+
+#define MUTATION_ROWS(id, text) text, "applied", text, "duplicate", text, "auth_failed",
+static const char *const mutation_names[] = {"action", "result"};
+static const char *const mutation_values[] = {SERIES_MUTATIONS(MUTATION_ROWS)};
+LABELS(mutations, 2, mutation_names, mutation_values);
+
+static const char *const retrieval_names[] = {"surface", "result"};
+static const char *const retrieval_values[] = {"latest", "hit", "latest", "miss",
+                                               "versions", "hit", "versions", "miss"};
+LABELS(retrievals, 2, retrieval_names, retrieval_values);
+
+static const char *const substitution_names[] = {"result"};
+static const char *const substitution_values[] = {"applied", "missing_latest", "not_versioned"};
+LABELS(substitutions, 1, substitution_names, substitution_values);
+
 /* ---- forms and scopes of SERIES_LIST ---- */
 
 #define FORM_COUNTER .type = METRIC_COUNTER

@@ -58,16 +58,49 @@
     X(REQUEST_SIZE, "request_size")                        \
     X(BACKEND_RATE, "backend_rate")                        \
     X(READ_RATE, "read_rate")                              \
-    X(RATE_ADDRESSES, "rate_addresses")
+    X(RATE_ADDRESSES, "rate_addresses")                    \
+    X(STORE, "store")                                      \
+    X(LANE_BYTES, "lane_bytes")                            \
+    X(ATTACH_GATE, "attach_gate")                          \
+    X(ANNOTATION_SUMMARIES, "annotation_summaries")        \
+    X(PRESENCE_LOG, "presence_log")                        \
+    X(COLD_READS, "cold_reads")                            \
+    X(RING_BYTES, "ring_bytes")                            \
+    X(RESUMES, "resumes")                                  \
+    X(HISTORIES, "histories")                              \
+    X(QUESTIONS, "questions")
+
+/* code, of history_recovery_failures_total. */
+#define SERIES_RECOVERIES(X)                               \
+    X(STREAM_RESET, "stream_reset")                        \
+    X(POSITION_EXPIRED, "position_expired")                \
+    X(CONTINUITY_UNVERIFIABLE, "continuity_unverifiable")  \
+    X(PERSISTENCE_UNAVAILABLE, "persistence_unavailable")
+
+/* action, of versioned_message_mutations_total: in the order of enum record_kind. */
+#define SERIES_MUTATIONS(X)                                \
+    X(CREATE, "message.create")                            \
+    X(UPDATE, "message.update")                            \
+    X(DELETE, "message.delete")                            \
+    X(APPEND, "message.append")
 
 #define SERIES_ENUM_ERROR(id, text) SERIES_ERROR_##id,
 #define SERIES_ENUM_CHANNEL(id, text) SERIES_CHANNEL_##id,
 #define SERIES_ENUM_LIMIT(id, text) SERIES_LIMIT_##id,
+#define SERIES_ENUM_RECOVERY(id, text) SERIES_RECOVERY_##id,
 
 enum series_error { SERIES_ERRORS(SERIES_ENUM_ERROR) SERIES_ERROR_COUNT };
 enum series_channel { SERIES_CHANNELS(SERIES_ENUM_CHANNEL) SERIES_CHANNEL_COUNT };
 enum series_limit { SERIES_LIMITS(SERIES_ENUM_LIMIT) SERIES_LIMIT_COUNT };
 
+enum series_recovery { SERIES_RECOVERIES(SERIES_ENUM_RECOVERY) SERIES_RECOVERY_COUNT };
+
+enum series_source { SERIES_SOURCE_HOT, SERIES_SOURCE_COLD };
+enum series_mutation_result { SERIES_MUTATION_APPLIED, SERIES_MUTATION_DUPLICATE,
+                              SERIES_MUTATION_AUTH_FAILED, SERIES_MUTATION_RESULTS };
+enum series_retrieval { SERIES_LATEST_HIT, SERIES_LATEST_MISS, SERIES_VERSIONS_HIT,
+                        SERIES_VERSIONS_MISS };
+enum series_substitution { SERIES_SUBSTITUTED, SERIES_MISSING_LATEST, SERIES_NOT_VERSIONED };
 enum series_slow { SERIES_SLOW_BYTES, SERIES_SLOW_MESSAGES };
 enum series_socket_limiter { SERIES_LIMITER_MESSAGES, SERIES_LIMITER_CLIENT_EVENTS };
 enum series_http_limiter { SERIES_LIMITER_API, SERIES_LIMITER_WEBSOCKET };
@@ -82,6 +115,12 @@ static inline uint32_t series_broadcast(enum series_channel type, uint64_t recip
     uint32_t size = SERIES_RECIPIENTS_XS + (recipients > 10) + (recipients > 100) +
                     (recipients > 1000) + (recipients > 10000);
     return (uint32_t)type * SERIES_RECIPIENTS_COUNT + size;
+}
+
+/* The label row of versioned_message_mutations_total; action 0 is the create. */
+static inline uint32_t series_mutation(uint32_t action, enum series_mutation_result result)
+{
+    return action * SERIES_MUTATION_RESULTS + result;
 }
 
 /* app_id of counts that belong to no configured app: series_app_unknown(apps_count) and so on. */
@@ -164,6 +203,45 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
     X(IDEMPOTENCY_DUPLICATES_TOTAL, "idempotency_duplicates_total", COUNTER, APP_PORT, none,       \
       "Publishes answered from an earlier one with the same key.")                                 \
                                                                                                    \
+    X(HISTORY_WRITES_TOTAL, "history_writes_total", COUNTER, APP_PORT, none,                       \
+      "Rows committed.")                                                                           \
+    X(HISTORY_WRITE_FAILURES_TOTAL, "history_write_failures_total", COUNTER, APP_PORT, none,       \
+      "Records whose commit failed; their publishers were told to try again.")                     \
+    X(HISTORY_WRITE_LATENCY_MS, "history_write_latency_ms", MS, APP_PORT, none,                    \
+      "Milliseconds from the post of a batch until its records are known to be committed.")        \
+    X(HISTORY_QUEUE_DEPTH, "history_queue_depth", GAUGE, APP_PORT, none,                           \
+      "Records on their way to a commit.")                                                         \
+    X(HISTORY_DEGRADED_CHANNELS, "history_degraded_channels", GAUGE, APP_PORT, none,               \
+      "Channels in use whose stored history cannot be read.")                                      \
+    X(HISTORY_RESET_REQUIRED_CHANNELS, "history_reset_required_channels", GAUGE, APP_PORT, none,   \
+      "Channels in use that only an operator's reset makes healthy again.")                        \
+    X(HISTORY_CONTINUITY_LOST_TOTAL, "history_continuity_lost_total", COUNTER, APP_PORT, none,     \
+      "Times a channel of a running server changed its stream id because records that were shown " \
+      "could not be stored. (A start after a crash changes that of every relaxed channel.)")       \
+    X(HISTORY_RECOVERY_SUCCESS_TOTAL, "history_recovery_success_total", COUNTER, APP_PORT,         \
+      sources,                                                                                     \
+      "Positions that could be resumed, from the ring or from the lane.")                          \
+    X(HISTORY_RECOVERY_FAILURES_TOTAL, "history_recovery_failures_total", COUNTER, APP_PORT,       \
+      recoveries,                                                                                  \
+      "Positions that could not be resumed.")                                                      \
+    X(VERSIONED_MESSAGE_MUTATIONS_TOTAL, "versioned_message_mutations_total", COUNTER, APP_PORT,   \
+      mutations,                                                                                   \
+      "Creates, updates, deletes and appends by their outcome.")                                   \
+    X(VERSIONED_MESSAGE_RETRIEVAL_TOTAL, "versioned_message_retrieval_total", COUNTER, APP_PORT,   \
+      retrievals,                                                                                  \
+      "Reads of messages and of their versions.")                                                  \
+    X(VERSIONED_HISTORY_SUBSTITUTION_TOTAL, "versioned_history_substitution_total", COUNTER,       \
+      APP_PORT, substitutions,                                                                     \
+      "Rows of history pages by what stands in their place.")                                      \
+    X(PRESENCE_HISTORY_WRITES_TOTAL, "presence_history_writes_total", COUNTER, APP_PORT, none,     \
+      "Presence events committed.")                                                                \
+    X(PRESENCE_HISTORY_WRITE_FAILURES_TOTAL, "presence_history_write_failures_total", COUNTER,     \
+      APP_PORT, none,                                                                              \
+      "Presence events whose commit failed; they are tried again.")                                \
+    X(PRESENCE_HISTORY_WRITE_LATENCY_MS, "presence_history_write_latency_ms", MS, APP_PORT, none,  \
+      "Milliseconds from the post of a batch until its presence events are known to be "           \
+      "committed.")                                                                                \
+                                                                                                   \
     X(RATE_LIMIT_CHECKS_TOTAL, "rate_limit_checks_total", COUNTER, APP_PORT, socket_limiters,      \
       "Checks against a configured rate limit.")                                                   \
     X(RATE_LIMIT_CHECKS_TOTAL_GLOBAL, "rate_limit_checks_total", COUNTER, GLOBAL_PORT,             \
@@ -187,6 +265,35 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
       "Sockets that shutdown still waits for; 0 while serving.")                                   \
     X(LOG_LINES_DROPPED_TOTAL, "log_lines_dropped_total", COUNTER, SERVER, none,                   \
       "Log lines lost to a full log queue.")                                                       \
+                                                                                                   \
+    X(STORE_COMMIT_MS, "store_commit_ms", MS, SERVER, none,                                        \
+      "Milliseconds of the commits that this server's batches were in.")                           \
+    X(STORE_COMMITS_TOTAL, "store_commits_total", COUNTER, SERVER, none,                           \
+      "Transactions committed by all lanes.")                                                      \
+    X(STORE_RECORDS_TOTAL, "store_records_total", COUNTER, SERVER, none,                           \
+      "Records committed by all lanes.")                                                           \
+    X(STORE_READS_TOTAL, "store_reads_total", COUNTER, SERVER, none,                               \
+      "Reads done by all lanes.")                                                                  \
+    X(STORE_READ_SECONDS_TOTAL, "store_read_seconds_total", CPU_US, SERVER, none,                  \
+      "Time spent in reads of all lanes.")                                                         \
+    X(STORE_FAILED_TOTAL, "store_failed_total", COUNTER, SERVER, none,                             \
+      "Commits that failed.")                                                                      \
+    X(STORE_REFUSED_TOTAL, "store_refused_total", COUNTER, SERVER, none,                           \
+      "Batches refused: no room on the disk, or an older generation.")                             \
+    X(STORE_QUEUE_BATCHES, "store_queue_batches", GAUGE, SERVER, none,                             \
+      "Batches that wait for their commit.")                                                       \
+    X(STORE_WAL_BYTES, "store_wal_bytes", GAUGE, SERVER, none,                                     \
+      "Bytes in the lanes' logs.")                                                                 \
+    X(STORE_TAILS, "store_tails", GAUGE, SERVER, none,                                             \
+      "Channels with records that are not packed yet.")                                            \
+    X(STORE_SEGMENTS, "store_segments", GAUGE, SERVER, none,                                       \
+      "Packed segments.")                                                                          \
+    X(STORE_MAP_BYTES, "store_map_bytes", GAUGE, SERVER, none,                                     \
+      "Bytes of the lanes' files in use.")                                                         \
+    X(STORE_FREE_BYTES, "store_free_bytes", GAUGE, SERVER, none,                                   \
+      "Bytes free on the data directory's disk, as last looked at.")                               \
+    X(STREAMS, "streams", GAUGE, SHARD, none,                                                      \
+      "Channels with memory in use at their homes.")                                               \
                                                                                                    \
     X(SHARD_CONNECTIONS, "shard_connections", GAUGE, SHARD, none,                                  \
       "Sockets held by the shard, WebSocket and HTTP.")                                            \

@@ -2,6 +2,7 @@
 
 #include "core/clock.h"
 #include "shards/listen.h"
+#include "shards/server_store.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -11,7 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { POLL_MS = 10 };
+enum { POLL_MS = 10, LAST_ANSWERS_NS = 1000000000 };
 
 static err_t open_metrics(struct server_run *r, const struct conf *conf)
 {
@@ -129,6 +130,10 @@ err_t server_open(struct server_run *r, const struct conf *conf, char *error, ui
         snprintf(error, error_bytes, "cannot start: %s", err_name(e));
         return e;
     }
+    if (conf->history_enabled) {
+        e = server_store_open(s, &r->store, true, clock_wall_ms, error, error_bytes);
+        if (e != OK) return e;
+    }
     return open_shards(r, error, error_bytes);
 }
 
@@ -139,10 +144,36 @@ static void poke_all(struct server *s)
     for (uint32_t i = 0; i < s->shards_count; i++) reactor_poke(s->office, (uint16_t)i);
 }
 
-static bool all_drained(const struct server *s)
+static bool all_drained(const struct server *s, enum shard_drained bit)
 {
     for (uint32_t i = 0; i < s->shards_count; i++) {
-        if (!__atomic_load_n(&s->shards[i].drained, __ATOMIC_ACQUIRE)) return false;
+        if ((__atomic_load_n(&s->shards[i].drained, __ATOMIC_ACQUIRE) & bit) == 0) return false;
+    }
+    return true;
+}
+
+/* Requests that come one after the other would keep it from ever being empty. */
+static void close_door(struct server *s, bool half_over)
+{
+    if (s->door == SERVER_SHUT) return;
+    if (all_drained(s, SHARD_NO_SOCKETS)) {
+        __atomic_store_n(&s->door, SERVER_SHUT, __ATOMIC_RELEASE);
+    } else if (half_over) {
+        __atomic_store_n(&s->door, SERVER_REFUSES, __ATOMIC_RELEASE);
+    }
+}
+
+/* Polls until every shard has this bit, or until the time. A second signal ends the process. */
+static bool wait_drained(struct server *s, const sigset_t *set, enum shard_drained bit,
+                         uint64_t half_ns, uint64_t deadline_ns)
+{
+    struct timespec step = {.tv_nsec = POLL_MS * 1000000};
+    while (!all_drained(s, bit)) {
+        uint64_t now_ns = clock_mono_ns();
+        if (now_ns >= deadline_ns) return false;
+        close_door(s, now_ns >= half_ns);
+        poke_all(s);
+        if (sigtimedwait(set, NULL, &step) > 0) _exit(1);
     }
     return true;
 }
@@ -158,14 +189,12 @@ void server_wait(struct server_run *r)
     while (sigwait(&set, &sig) != 0) continue;
     LOG(LOG_INFO, "draining: sockets are asked to reconnect; a second signal ends at once");
     __atomic_store_n(&s->draining, 1, __ATOMIC_RELEASE);
-    uint64_t deadline_ns = clock_mono_ns() + s->conf->shutdown_grace_period * 1000000000ull;
-    struct timespec step = {.tv_nsec = POLL_MS * 1000000};
-    poke_all(s);
-    while (!all_drained(s) && clock_mono_ns() < deadline_ns) {
-        if (sigtimedwait(&set, NULL, &step) > 0) _exit(1);
-        poke_all(s);
+    uint64_t grace_ns = s->conf->shutdown_grace_period * 1000000000ull, now_ns = clock_mono_ns();
+    if (!wait_drained(s, &set, SHARD_EMPTY, now_ns + grace_ns / 2, now_ns + grace_ns)) {
+        LOG(LOG_WARN, "grace period over: the connections left are cut");
+        now_ns = clock_mono_ns();
+        (void)wait_drained(s, &set, SHARD_NO_OPS, now_ns, now_ns + LAST_ANSWERS_NS);
     }
-    if (!all_drained(s)) LOG(LOG_WARN, "grace period over: the connections left are cut");
     __atomic_store_n(&s->quitting, 1, __ATOMIC_RELEASE);
     poke_all(s);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);    /* a signal still ends a close that hangs */
@@ -183,6 +212,8 @@ void server_close(struct server_run *r)
             sched_yield();
         }
     }
+    /* What the shards have posted is committed while their memory still stands. */
+    if (r->store != NULL) store_close(&r->store);
     for (uint32_t i = 0; i < s->shards_count; i++) {
         shard_join(&s->shards[i]);
         metric_close(&r->sets[i]);

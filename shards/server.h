@@ -9,6 +9,7 @@
 struct server_run {                     /* what main keeps */
     struct server          server;
     struct reactor_office *office;      /* owned */
+    struct store          *store;       /* owned; NULL while history is off */
     struct metric_table    table;
     struct metrics        *sets;        /* owned; one a shard */
     const char           **app_names;   /* owned; for the metric table */

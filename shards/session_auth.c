@@ -1,12 +1,17 @@
-#include "shards/session_auth.h"
-
+/* The subscribe message, of both protocols: names, rights, signatures, presence data. */
 #include "proto/sign.h"
-#include "shards/user.h"
+#include "shards/actor.h"
+#include "shards/resume.h"
+#include "shards/session.h"
+#include "shards/stream.h"
 
 #include <stdio.h>
 
+enum { NAME_SHOWN_MAX = 200 };           /* bytes of a name in an error text */
+
 struct ask {                             /* one subscribe under examination */
     struct pusher_subscribe in;
+    struct v2_subscribe     more;        /* V2 only: rewind and modes */
     struct pusher_channel   kind;
     struct slice            name;        /* decoded */
     struct slice            data;        /* channel_data decoded; ptr NULL when absent */
@@ -24,11 +29,23 @@ static void refuse(struct shard *sh, struct conn *c, const struct ask *a, uint32
         metric_add(sh->metrics, METRIC_CONNECTION_ERRORS_TOTAL, c->app,
                    SERIES_ERROR_AUTHENTICATION_FAILED, 1);
     }
-    if (a->name.bytes > 0 && a->name.bytes <= SESSION_NAME_BYTES_MAX) {
+    if (c->v2 && code == PUSHER_OVER_CAPACITY) {
+        conn_fail(sh, c, code, text);    /* it would wait for the channel; so it comes back */
+    } else if (a->name.bytes > 0 && a->name.bytes <= SESSION_NAME_BYTES_MAX) {
         session_refuse(sh, c, a->name, code, text, status);
     } else {
         conn_error(sh, c, code, text);
     }
+}
+
+/* Code and a text that ends with the channel's name. */
+static void refuse_named(struct shard *sh, struct conn *c, const struct ask *a, uint32_t code,
+                         const char *text)
+{
+    char whole[PUSHER_ERROR_TEXT_BYTES];
+    int shown = (int)u32_min(a->name.bytes, NAME_SHOWN_MAX);
+    snprintf(whole, sizeof(whole), "%s channel '%.*s'", text, shown, (const char *)a->name.ptr);
+    refuse(sh, c, a, code, whole);
 }
 
 /* Decode channel and channel_data into one block. */
@@ -141,8 +158,67 @@ static bool check_presence(struct shard *sh, struct conn *c, struct ask *a)
         }
         a->presence = presence_from(sh, &m);
     }
-    if (a->presence == NULL) refuse(sh, c, a, PUSHER_OVER_CAPACITY, "Over capacity");
-    return a->presence != NULL;
+    if (a->presence == NULL) {
+        refuse(sh, c, a, PUSHER_OVER_CAPACITY, "Over capacity");
+        return false;
+    }
+    a->presence->socket_a = c->socket_a;
+    a->presence->socket_b = c->socket_b;
+    return true;
+}
+
+/* What a V2 subscribe asks beyond the channel must be allowed by the channel's policy. */
+static bool check_policy(struct shard *sh, struct conn *c, struct ask *a)
+{
+    struct conf_policy policy;
+    if (a->more.rewind == V2_REWIND_NONE && !a->more.annotations) return true;
+    conf_policy_of(sh->conf, c->app, a->name, &policy);
+    if (a->more.rewind != V2_REWIND_NONE && !policy.rewind) {
+        refuse_named(sh, c, a, PUSHER_CHANNEL,
+                     "Channel error: Channel rewind is disabled by policy for");
+        return false;
+    }
+    if (a->more.annotations && !policy.annotations) {
+        refuse_named(sh, c, a, PUSHER_CHANNEL, "Channel error: Annotations are disabled for");
+        return false;
+    }
+    return true;
+}
+
+static bool refuse_namespace(struct shard *sh, struct conn *c, struct ask *a, const char *what)
+{
+    char text[PUSHER_ERROR_TEXT_BYTES];
+    snprintf(text, sizeof(text), "Authentication error: Namespace '%s' does not allow client %s",
+             a->kind.ns->name, what);
+    refuse(sh, c, a, PUSHER_UNAUTHORIZED, text);
+    return false;
+}
+
+/* Namespace flags, capabilities, user limit: in this order. */
+static bool check_rights(struct shard *sh, struct conn *c, struct ask *a)
+{
+    const struct conf_namespace *ns = a->kind.ns;
+    bool presence = a->kind.kind == PUSHER_PRESENCE;
+    if (ns != NULL && !ns->allow_subscribe_for_client) {
+        return refuse_namespace(sh, c, a, "subscriptions");
+    }
+    if (ns != NULL && presence && !ns->allow_presence_for_client) {
+        return refuse_namespace(sh, c, a, "presence subscriptions");
+    }
+    const char *what = NULL;
+    if (!session_granted(c, a->name, ACTOR_SUBSCRIBE)) {
+        what = "Authentication error: Connection is not allowed to subscribe";
+    } else if (presence && !session_granted(c, a->name, ACTOR_PRESENCE)) {
+        what = "Authentication error: Connection is not allowed to presence";
+    } else if (a->more.rewind != V2_REWIND_NONE && !session_granted(c, a->name, ACTOR_HISTORY)) {
+        what = "Authentication error: Connection is not allowed to history";
+    } else if (a->more.annotations && !session_granted(c, a->name, ACTOR_ANNOTATIONS)) {
+        what = "Authentication error: Connection is not allowed to annotation_subscribe";
+    } else if (!session_admitted(c, &a->kind)) {
+        what = "Authentication error: User is not allowed to access";
+    }
+    if (what != NULL) refuse_named(sh, c, a, PUSHER_UNAUTHORIZED, what);
+    return what == NULL;
 }
 
 static bool check_auth(struct shard *sh, struct conn *c, struct ask *a)
@@ -153,12 +229,13 @@ static bool check_auth(struct shard *sh, struct conn *c, struct ask *a)
                "Authentication error: Channel requires a sign-in as this user");
         return false;
     }
-    if (a->kind.kind == PUSHER_PUBLIC) return true;
-    if (a->in.auth.type == JSON_ABSENT) {
+    if (a->kind.kind != PUSHER_PUBLIC && a->in.auth.type == JSON_ABSENT) {
         refuse(sh, c, a, PUSHER_UNAUTHORIZED,
                "Authentication error: Authentication signature required for this channel");
         return false;
     }
+    if (!check_rights(sh, c, a)) return false;
+    if (a->kind.kind == PUSHER_PUBLIC) return true;
     if (!signature_valid(sh, c, a)) {
         refuse(sh, c, a, PUSHER_UNAUTHORIZED,
                "Authentication error: Channel requires authentication");
@@ -168,18 +245,37 @@ static bool check_auth(struct shard *sh, struct conn *c, struct ask *a)
     return a->kind.kind != PUSHER_PRESENCE || check_presence(sh, c, a);
 }
 
-/* A subscription that stands is answered again; it changes nothing. */
+/* What a V2 subscribe asks the channel's home. NULL for V1, or without memory. */
+static struct attach *attach_of(struct shard *sh, struct conn *c, const struct ask *a)
+{
+    struct attach *at = c->v2 ? chan_attach_make(sh, c) : NULL;
+    if (at == NULL) return NULL;
+    at->rewind = (uint8_t)a->more.rewind;
+    at->rewind_amount = a->more.rewind_amount;
+    at->annotations = a->more.annotations;
+    return at;
+}
+
+/* A subscription that stands is answered again; it changes nothing. On V2 a presence channel says
+ * nothing (spec/protocol-v2.md 3). */
 static bool repeated(struct shard *sh, struct conn *c, const struct ask *a)
 {
     struct chan *ch = chan_find(sh, c->app, a->name);
     struct sub *s = ch == NULL ? NULL : chan_sub_of(c, ch);
     if (s == NULL) return false;
-    if (s->hidden) {
-        s->shown = true;                 /* still under way: its answer will say so */
+    if (c->v2 && ch->kind == PUSHER_PRESENCE) return true;
+    if (s->hidden) s->shown = true;      /* still under way: its answer will say so */
+    if (s->hidden && !c->v2) {
         if (s->state == SUB_JOINED) chan_send_succeeded(sh, c, ch, NULL);
-    } else {
-        chan_join_again(sh, s);
+        return true;
     }
+    struct attach *at = attach_of(sh, c, a);
+    if (c->v2 && at == NULL) {
+        refuse(sh, c, a, PUSHER_OVER_CAPACITY, "Over capacity");
+        return true;
+    }
+    chan_join_again(sh, s, at);
+    if (s->hidden && c->resume != NULL) resume_offer(sh, c, s);
     return true;
 }
 
@@ -197,44 +293,66 @@ static void join(struct shard *sh, struct conn *c, struct ask *a)
         refuse(sh, c, a, PUSHER_CHANNEL, text);
         return;
     }
-    if (shard_pressed(sh) || chan_join(sh, c, a->name, &a->kind, a->presence, false) != OK) {
+    struct attach *at = attach_of(sh, c, a);
+    if (shard_pressed(sh) || (c->v2 && at == NULL) ||
+        chan_join(sh, c, a->name, &a->kind, a->presence, at, false) != OK) {
+        if (at != NULL) chan_attach_free(sh, at);
         refuse(sh, c, a, PUSHER_OVER_CAPACITY, "Over capacity");
         return;
     }
     a->presence = NULL;                  /* the subscription's now */
+    if (c->resume != NULL) resume_offer(sh, c, c->subs);
+}
+
+/* What the name check says of V2's own kinds of names is true for V1 sockets only. */
+static void name_error(const struct conn *c, const char *error, char *text, uint32_t room)
+{
+    const char *tail = c->v2 ? strstr(error, " are only supported on protocol V2") : NULL;
+    int n = tail == NULL ? (int)strlen(error) : (int)(tail - error);
+    snprintf(text, room, "Channel error: %.*s%s", n, error,
+             tail == NULL ? "" : " are not supported by this build");
 }
 
 static void examine(struct shard *sh, struct conn *c, struct ask *a)
 {
-    char error[PUSHER_ERROR_TEXT_BYTES], text[PUSHER_ERROR_TEXT_BYTES + 16];
+    char error[PUSHER_ERROR_TEXT_BYTES], text[PUSHER_ERROR_TEXT_BYTES + 64];
     const struct conf_app *app = &sh->conf->apps[c->app];
     uint32_t limit = app->max_channel_name_length == 0 ? SESSION_NAME_BYTES_MAX
                                                        : app->max_channel_name_length;
     limit = u32_min(limit, SESSION_NAME_BYTES_MAX);
-    if (!pusher_channel_parse(a->name, limit, &a->kind, error)) {
-        snprintf(text, sizeof(text), "Channel error: %s", error);
+    if (!pusher_channel_parse(a->name, limit, &app->names, &a->kind, error)) {
+        name_error(c, error, text, sizeof(text));
         refuse(sh, c, a, PUSHER_CHANNEL, text);
         return;
     }
-    if (check_auth(sh, c, a)) join(sh, c, a);
+    if (check_policy(sh, c, a) && check_auth(sh, c, a)) join(sh, c, a);
 }
 
-void session_subscribe(struct shard *sh, struct conn *c, const struct pusher_frame *f)
+static bool read_data(const struct conn *c, const struct json_value *data, struct ask *a,
+                      char error[PUSHER_ERROR_TEXT_BYTES])
+{
+    if (!c->v2) return pusher_subscribe_parse(data, a->scratch, &a->in, error);
+    if (!v2_subscribe_parse(data, a->scratch, &a->more, error)) return false;
+    a->in = (struct pusher_subscribe){a->more.channel, a->more.auth, a->more.channel_data};
+    return true;
+}
+
+void session_subscribe(struct shard *sh, struct conn *c, const struct json_value *data)
 {
     char error[PUSHER_ERROR_TEXT_BYTES];
     struct ask a = {0};
-    if (f->data.type == JSON_STRING) {
-        a.scratch_bytes = u32_max(f->data.text_bytes, 1);
+    if (data->type == JSON_STRING) {
+        a.scratch_bytes = u32_max(data->text_bytes, 1);
         a.scratch = heap_alloc(sh->heap, a.scratch_bytes);
         if (a.scratch == NULL) {
-            conn_error(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
+            refuse(sh, c, &a, PUSHER_OVER_CAPACITY, "Over capacity");
             return;
         }
     }
-    if (!pusher_subscribe_parse(&f->data, a.scratch, &a.in, error)) {
+    if (!read_data(c, data, &a, error)) {
         conn_error(sh, c, PUSHER_GENERIC, error);
     } else if (!decode(sh, &a)) {
-        conn_error(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
+        refuse(sh, c, &a, PUSHER_OVER_CAPACITY, "Over capacity");
     } else {
         examine(sh, c, &a);
     }

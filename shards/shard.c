@@ -1,15 +1,21 @@
 #include "shards/shard.h"
 
+#include "shards/annotation_book.h"
 #include "shards/api.h"
 #include "shards/ask.h"
 #include "shards/chan.h"
 #include "shards/fan.h"
 #include "shards/home.h"
 #include "shards/presence.h"
+#include "shards/presence_log.h"
+#include "shards/presence_update.h"
+#include "shards/stream.h"
 #include "shards/user.h"
+#include "shards/want.h"
 
 #include <sched.h>
 #include <stdio.h>
+#include <sys/socket.h>
 
 enum { SECOND_MS = 1000, DRAIN_STEP_MS = 10, DRAIN_STEP_SOCKS_MIN = 64 };
 enum { SPILLED_LETTER_SUBS = 64, DRAIN_STEP_WALK = 65536 };
@@ -80,18 +86,18 @@ bool shard_app_by_id(const struct server *s, struct slice id, uint32_t *app)
 
 /* ---- letters ---- */
 
-static void on_letter(void *ctx, const struct letter *l)
+void shard_handle(struct shard *sh, const struct letter *l)
 {
-    struct shard *sh = ctx;
-    uint64_t delay_ns = sh->re.now_ns > l->posted_ns ? sh->re.now_ns - l->posted_ns : 0;
-    if (l->from_shard != sh->id) {
-        metric_observe(sh->metrics, METRIC_MAIL_QUEUE_DELAY_US, 0, 0, (double)delay_ns / 1000);
-    }
     switch ((enum mail_kind)l->kind) {
     case MAIL_FRAME_HOME:  frame_came_home(sh, l->payload); return;
     case MAIL_FAN:         fan_on_letter(sh, l); return;
     case MAIL_END_USER:    user_on_end(sh, l); return;
     case MAIL_SUBSCRIBED:  chan_on_subscribed(sh, l); return;
+    case MAIL_REPLAYED:    chan_on_replayed(sh, l); return;
+    case MAIL_PRESENCE:    presence_update_at_home(sh, l); return;
+    case MAIL_PRESENCE_DONE: presence_update_done(sh, l); return;
+    case MAIL_WANT:        want_on_want(sh, l); return;
+    case MAIL_WANTED:      want_on_wanted(sh, l); return;
     case MAIL_PUBLISHED:   publish_on_published(sh, l); return;
     case MAIL_ASKED:       ask_on_asked(sh, l); return;
     case MAIL_WATCHED:     user_on_watched(sh, l); return;
@@ -107,15 +113,69 @@ static void on_letter(void *ctx, const struct letter *l)
     case MAIL_UNWATCH:     user_on_unwatch(sh, l); return;
     case MAIL_USER_END:    user_on_end_at_home(sh, l); return;
     case MAIL_LIST:        api_on_list(sh, l); return;
+    case MAIL_REPLAY:      stream_on_replay(sh, l); return;
+    case MAIL_COMMITTED:   stream_on_committed(sh, l); return;
+    case MAIL_READ_DONE:   stream_on_read_done(sh, l); return;
+    case MAIL_COMMIT:
+    case MAIL_READ:
+    case MAIL_SNAPSHOT:
+    case MAIL_SNAPSHOT_BACK: break;      /* for lanes */
     }
     ASSERT(!"unknown letter");
 }
 
+static void on_letter(void *ctx, const struct letter *l)
+{
+    struct shard *sh = ctx;
+    uint64_t delay_ns = sh->re.now_ns > l->posted_ns ? sh->re.now_ns - l->posted_ns : 0;
+    if (l->from_shard != sh->id) {
+        metric_observe(sh->metrics, METRIC_MAIL_QUEUE_DELAY_US, 0, 0, (double)delay_ns / 1000);
+    }
+    shard_handle(sh, l);
+}
+
 /* ---- time ---- */
+
+/* The lanes are the server's: shard 0 tells of them. */
+static void copy_store_stats(struct shard *sh)
+{
+    const struct store *store = sh->server->store;
+    struct metrics *m = sh->metrics;
+    struct store_stats all = {0}, one;
+    if (sh->id != 0 || store == NULL) return;
+    for (uint32_t lane = 0; lane < store_lanes(store); lane++) {
+        store_stats_read(store, lane, &one);
+        all.commits += one.commits;
+        all.records += one.records;
+        all.reads += one.reads;
+        all.read_ns += one.read_ns;
+        all.failed += one.failed;
+        all.refused += one.refused;
+        all.queue_batches += one.queue_batches;
+        all.wal_bytes += one.wal_bytes;
+        all.tails += one.tails;
+        all.segments += one.segments;
+        all.map_bytes += one.map_bytes;
+        all.free_bytes = one.free_bytes; /* one disk */
+    }
+    metric_set(m, METRIC_STORE_COMMITS_TOTAL, 0, 0, (int64_t)all.commits);
+    metric_set(m, METRIC_STORE_RECORDS_TOTAL, 0, 0, (int64_t)all.records);
+    metric_set(m, METRIC_STORE_READS_TOTAL, 0, 0, (int64_t)all.reads);
+    metric_set(m, METRIC_STORE_READ_SECONDS_TOTAL, 0, 0, (int64_t)(all.read_ns / 1000));
+    metric_set(m, METRIC_STORE_FAILED_TOTAL, 0, 0, (int64_t)all.failed);
+    metric_set(m, METRIC_STORE_REFUSED_TOTAL, 0, 0, (int64_t)all.refused);
+    metric_set(m, METRIC_STORE_QUEUE_BATCHES, 0, 0, (int64_t)all.queue_batches);
+    metric_set(m, METRIC_STORE_WAL_BYTES, 0, 0, (int64_t)all.wal_bytes);
+    metric_set(m, METRIC_STORE_TAILS, 0, 0, (int64_t)all.tails);
+    metric_set(m, METRIC_STORE_SEGMENTS, 0, 0, (int64_t)all.segments);
+    metric_set(m, METRIC_STORE_MAP_BYTES, 0, 0, (int64_t)all.map_bytes);
+    metric_set(m, METRIC_STORE_FREE_BYTES, 0, 0, (int64_t)all.free_bytes);
+}
 
 static void copy_stats(struct shard *sh)
 {
     struct metrics *m = sh->metrics;
+    copy_store_stats(sh);
     struct ring_stats ring;
     struct reactor_stats *re = &sh->re.stats;
     ring_stats_read(sh->re.ring, &ring);
@@ -168,6 +228,8 @@ static void drain_step(struct shard *sh);
 static void on_second(struct shard *sh)
 {
     home_cache_expire(sh);
+    stream_tick(sh);
+    conn_watch_all(sh);
     if (sh->draining) {
         drain_step(sh);
         return;
@@ -175,6 +237,7 @@ static void on_second(struct shard *sh)
     copy_stats(sh);
     log_summary(sh);
     ask_tick(sh);
+    presence_log_tick(sh);
     timer_arm(&sh->re.wheel, &sh->second, sh->re.now_ms + SECOND_MS);
 }
 
@@ -194,6 +257,7 @@ static void on_timer(void *ctx, struct timer *t)
         return;
     case SHARD_TIMER_ASK: ask_on_timer(sh, t); return;
     case SHARD_TIMER_OP: op_on_timer(sh, t); return;
+    case SHARD_TIMER_HELD: chan_on_held_timer(sh); return;
     }
     ASSERT(!"unknown timer");
 }
@@ -220,16 +284,26 @@ static void drain_step(struct shard *sh)
     timer_arm(&sh->re.wheel, &sh->second, sh->re.now_ms + DRAIN_STEP_MS);
 }
 
-/* Nothing is left that a client waits for: sockets gone, requests answered, answers sent. */
-static bool is_drained(struct shard *sh)
+/* What is left that a client waits for: sockets gone, requests answered, answers sent? */
+static uint32_t drained(const struct shard *sh)
 {
-    if (sh->ops_count > 0) return false;
-    for (uint32_t i = 0; i < sh->conns_seen; i++) {
+    bool sockets = false, more = sh->ops_count > 0;
+    for (uint32_t i = 0; i < sh->conns_seen && !sockets; i++) {
         const struct conn *c = &sh->conns[i];
-        if (c->state == CONN_WS || c->state == CONN_CLOSING || c->out_count > 0) return false;
-        if (c->state == CONN_HTTP && c->in != NULL) return false;   /* half a request */
+        if (c->state == CONN_WS || (c->state == CONN_CLOSING && c->close_sent)) sockets = true;
+        if (c->state == CONN_CLOSING || c->out_count > 0) more = true;
+        if (c->state == CONN_HTTP && c->in != NULL) more = true;    /* half a request */
     }
-    return true;
+    return (sockets ? 0 : SHARD_NO_SOCKETS) | (sh->ops_count > 0 ? 0 : SHARD_NO_OPS) |
+           (sockets || more ? 0 : SHARD_EMPTY);
+}
+
+static void shut_door(struct shard *sh)
+{
+    if (sh->shut || __atomic_load_n(&sh->server->door, __ATOMIC_ACQUIRE) != SERVER_SHUT) return;
+    sh->shut = true;
+    ring_listen_stop(sh->re.ring);
+    shutdown(sh->listen_fd, SHUT_RDWR);  /* who is in its queue hears that nobody will come */
 }
 
 static void check_drain(struct shard *sh)
@@ -241,9 +315,10 @@ static void check_drain(struct shard *sh)
         sh->drain_checked_ms = 0;
         drain_step(sh);
     }
+    shut_door(sh);
     if (sh->re.now_ms - sh->drain_checked_ms >= DRAIN_STEP_MS + sh->conns_seen / 1024) {
         sh->drain_checked_ms = sh->re.now_ms;
-        __atomic_store_n(&sh->drained, is_drained(sh), __ATOMIC_RELEASE);
+        __atomic_store_n(&sh->drained, drained(sh), __ATOMIC_RELEASE);
     }
 }
 
@@ -264,6 +339,7 @@ static bool work(void *ctx)
 {
     struct shard *sh = ctx;
     check_drain(sh);
+    stream_flush(sh);                    /* what this turn has sequenced goes to its lanes */
     bool more = fan_work(sh);
     if (api_list_work(sh)) more = true;
     conn_flush_all(sh);
@@ -310,6 +386,9 @@ err_t shard_open(struct shard *sh)
 {
     err_t e = open_memory(sh);
     if (e == OK) e = ask_open(sh);
+    if (e == OK) e = stream_open_all(sh);
+    if (e == OK) e = presence_log_open(sh);
+    if (e == OK) e = annotation_open(sh);
     if (e != OK) {
         snprintf(sh->error, sizeof(sh->error), "shard %u: %s", sh->id, err_name(e));
         return e;
@@ -331,6 +410,9 @@ void shard_close(struct shard *sh)
 {
     reactor_close(&sh->re);
     ask_close(sh);
+    stream_close_all(sh);
+    presence_log_close(sh);
+    annotation_close(sh);
     table_close(&sh->chans);
     table_close(&sh->homes);
     table_close(&sh->members);
@@ -375,6 +457,7 @@ static void *run(void *arg)
         ring_listen(sh->re.ring, sh->server->metrics_fd, CONN_METRICS);
     }
     reactor_run(&sh->re);
+    stream_end(sh);
     __atomic_store_n(&sh->state, SHARD_STOPPED, __ATOMIC_RELEASE);
     return NULL;
 }

@@ -22,16 +22,22 @@
 
 struct conn;
 struct chan;
+struct sub;
 struct home;
 struct ask_book;
+struct stream_book;
+struct presence_book;
+struct annotation_book;
 struct api_list_job;
 struct shard;
+struct store;
 
 struct server {
     const struct conf     *conf;
     uint32_t               shards_count;
     struct shard          *shards;          /* shards_count of them */
     struct reactor_office *office;
+    struct store          *store;           /* borrowed; NULL: no channel has history */
     uint64_t               table_seed;
     uint64_t               started_wall_ms;
     struct metric_table   *metric_table;    /* borrowed; for rendering */
@@ -40,8 +46,12 @@ struct server {
     uint32_t              *apps_by_id, *apps_by_key;          /* app indexes in text order */
     uint32_t               started;         /* atomic: every shard has opened */
     uint32_t               draining;        /* atomic: 1 after the first SIGTERM */
+    uint32_t               door;            /* atomic: enum server_door */
     uint32_t               quitting;        /* atomic: 1 when the grace period is over */
 };
+/* While it drains: SHUT once no socket is left anywhere, so that what is under way comes to an end;
+ * with sockets that do not go, REFUSES from half of the grace period on. */
+enum server_door { SERVER_OPEN, SERVER_REFUSES /* requests */, SERVER_SHUT /* and listeners */ };
 
 struct handle_slot { void *object; uint32_t gen, next_free; };
 
@@ -70,8 +80,14 @@ struct shard {
     uint32_t         flush_first;           /* sock + 1 of the first connection to flush, 0 none */
     uint32_t         flush_last;
     uint32_t         reap_first, reap_last; /* dead connections whose slots are to be closed */
+    struct conn_watch *watched;             /* owned; sockets that are to take large answers */
+    uint32_t         watched_count, watched_room;
     struct conn     *input_of;              /* whose input is being parsed; NULL outside */
 
+    struct chan_line { struct sub *first, *last; } held[REACTOR_SHARDS_MAX];
+                                            /* by home: subscribes that have not been asked yet */
+    uint32_t         held_count;
+    struct timer     held_again;            /* armed while some are held for want of room */
     struct table     chans;                 /* local channels by (app, name) */
     struct handle_slot *chan_slots;         /* handles of local channels */
     uint32_t         chan_slots_count, chan_slots_free;
@@ -88,6 +104,9 @@ struct shard {
     struct home     *cache_oldest, *cache_newest;
     uint64_t         cache_bytes;
 
+    struct presence_book *presence_log;     /* presence events on their way into the log */
+    struct annotation_book *annotations;    /* summaries of channels whose home is here */
+    struct stream_book *streams;            /* channels with memory whose home is here */
     struct ask_book *asks;                  /* quotas, windows and idempotency kept here */
     struct api_list_job *lists_first, *lists_last;   /* lists of channels under way at this home */
     struct timer     second;                /* once-a-second bookkeeping */
@@ -97,12 +116,18 @@ struct shard {
     uint64_t         drain_checked_ms;
     uint32_t         ops_count;             /* pending operations */
     uint32_t         user_epoch;            /* last given to a sign-in */
-    uint32_t         drained;               /* atomic: draining, and nothing is left to finish */
+    bool             shut;                  /* its listeners are */
+    uint32_t         drained;               /* atomic: draining; enum shard_drained */
+};
+
+enum shard_drained {                        /* bits */
+    SHARD_NO_SOCKETS = 1, SHARD_NO_OPS = 2, /* no WebSocket, no request that waits for an answer */
+    SHARD_EMPTY = 4,                        /* and nothing else that a client waits for */
 };
 
 enum shard_timer {                          /* struct timer.kind */
     SHARD_TIMER_CONN = 1, SHARD_TIMER_SECOND, SHARD_TIMER_MEMBER, SHARD_TIMER_COUNT,
-    SHARD_TIMER_ASK, SHARD_TIMER_OP,
+    SHARD_TIMER_ASK, SHARD_TIMER_OP, SHARD_TIMER_HELD,
 };
 
 enum { SHARD_CHANNELS_MAX = 1 << 24 };      /* local channels of a shard: handles, table buckets */
@@ -119,6 +144,10 @@ void shard_join(struct shard *sh);
 MUST_CHECK err_t shard_open(struct shard *sh);
 void shard_close(struct shard *sh);
 
+static inline bool shard_refuses_requests(const struct shard *sh)
+{
+    return __atomic_load_n(&sh->server->door, __ATOMIC_RELAXED) != SERVER_OPEN;
+}
 static inline bool shard_is_draining(const struct shard *sh)
 {
     return __atomic_load_n(&sh->server->draining, __ATOMIC_RELAXED) != 0;
@@ -128,8 +157,17 @@ static inline bool shard_is_draining(const struct shard *sh)
 MUST_CHECK err_t shard_ask(struct shard *sh, uint16_t to, struct letter *l);
 void shard_answer(struct shard *sh, uint16_t to, struct letter *l);
 
+/* Handle a letter, for the first time or again (stream.h). */
+void shard_handle(struct shard *sh, const struct letter *l);
+
 /* The home shard of a channel of an app. */
 uint16_t shard_home(const struct shard *sh, uint32_t app, struct slice name);
+
+/* The shard that holds the socket with this socket id, if any does: the first number says it. */
+static inline uint16_t shard_of_socket(const struct shard *sh, uint64_t socket_a)
+{
+    return (uint16_t)(socket_a % sh->server->shards_count);
+}
 
 /* New work is refused while this is true: the heap is nearly at its bound. Counted. */
 bool shard_pressed(struct shard *sh);

@@ -1,10 +1,10 @@
 #include "shards/upgrade.h"
 
 #include "proto/origin.h"
-#include "proto/pusher.h"
 #include "shards/ask.h"
 #include "shards/reply.h"
-#include "shards/session.h"
+#include "shards/session_v2.h"
+#include "shards/socket_id.h"
 
 #include <stdio.h>
 
@@ -14,7 +14,8 @@ struct attempt {                         /* what the request asks for */
     uint8_t      key_bytes[KEY_BYTES_MAX];
     struct slice key;
     struct slice origin, subprotocol;
-    uint32_t     protocol;               /* 7 when absent */
+    bool         v2;                     /* protocol=2 */
+    struct v2_query query;               /* V2 only */
     bool         token;
     char         accept[WS_ACCEPT_BYTES];
 };
@@ -38,21 +39,33 @@ static bool protocol_number(struct slice v, uint32_t *out)
     return n <= 255;
 }
 
-/* NULL when fine, else the text of the 400. */
+/* NULL when fine, else the text of the 400. The protocol says how the others are read. */
+static const char *read_protocol(const struct http_request *r, struct attempt *a)
+{
+    struct slice rest = r->query, name, value;
+    uint32_t protocol = 7;
+    while (http_query_next(&rest, &name, &value)) {
+        if (slice_is(name, "protocol") && !protocol_number(value, &protocol)) {
+            return "Invalid protocol parameter";
+        }
+    }
+    a->v2 = protocol == 2;
+    return NULL;
+}
+
 static const char *read_query(const struct http_request *r, struct attempt *a)
 {
     struct slice rest = r->query, name, value;
-    a->protocol = 7;
-    while (http_query_next(&rest, &name, &value)) {
-        if (slice_is(name, "protocol") && !protocol_number(value, &a->protocol)) {
-            return "Invalid protocol parameter";
-        }
-        if (slice_is(name, "echo_messages") && !boolean(value)) {
-            return "Invalid echo_messages parameter";
-        }
+    const char *error = read_protocol(r, a);
+    while (error == NULL && http_query_next(&rest, &name, &value)) {
         if (slice_is(name, "token")) a->token = true;
+        if (a->v2) {
+            v2_query_take(&a->query, name, value, &error);
+        } else if (slice_is(name, "echo_messages") && !boolean(value)) {
+            error = "Invalid echo_messages parameter";
+        }
     }
-    return NULL;
+    return error;
 }
 
 static const char *read_request(const struct http_request *r, struct attempt *a)
@@ -96,20 +109,36 @@ static uint32_t write_101(char *out, uint32_t room, const struct attempt *a)
 
 enum { OPENING_BYTES = 512 + PUSHER_SMALL_FRAME_BYTES };
 
+static void set_protocol(const struct shard *sh, struct conn *c, const struct attempt *a)
+{
+    const struct conf *conf = sh->conf;
+    c->v2 = a->v2;
+    c->full = a->v2 && a->query.full;
+    c->echo = !conf->echo_control_enabled ||
+              (a->query.has_echo ? a->query.echo : conf->echo_control_default_echo_messages);
+}
+
 static void open_socket(struct shard *sh, struct conn *c, const struct attempt *a, uint32_t app)
 {
     char out[OPENING_BYTES];
     uint32_t n = write_101(out, sizeof(out), a);
     c->app = (uint16_t)app;
-    c->socket_a = rng_below(&sh->re.rng, 10000000001ull);
-    c->socket_b = rng_below(&sh->re.rng, 10000000001ull);
+    socket_id_draw(sh, c);
     conn_become_ws(sh, c);
     c->counted = true;
-    conn_log(sh, c, "connected", "protocol", slice_str("pusher"));
+    set_protocol(sh, c, a);
+    conn_log(sh, c, "connected", "protocol", slice_str(c->v2 ? "sockudo v2" : "pusher"));
     metric_add(sh->metrics, METRIC_CONNECTED, app, 0, 1);
     metric_add(sh->metrics, METRIC_NEW_CONNECTIONS_TOTAL, app, 0, 1);
-    n += pusher_established_write((uint8_t *)out + n, c->socket_a, c->socket_b,
-                                  sh->conf->activity_timeout);
+    if (c->v2) {
+        char id[V2_UUID_BYTES];
+        session_v2_uuid(sh, id);
+        n += v2_established_write((uint8_t *)out + n, c->socket_a, c->socket_b,
+                                  sh->conf->activity_timeout, id);
+    } else {
+        n += pusher_established_write((uint8_t *)out + n, c->socket_a, c->socket_b,
+                                      sh->conf->activity_timeout);
+    }
     conn_send_bytes(sh, c, out, n);
     session_open(sh, c);
 }
@@ -119,6 +148,7 @@ static void fail_socket(struct shard *sh, struct conn *c, const struct attempt *
 {
     char out[OPENING_BYTES];
     conn_become_ws(sh, c);
+    set_protocol(sh, c, a);
     conn_send_bytes(sh, c, out, write_101(out, sizeof(out), a));
     conn_fail(sh, c, code, text);
 }
@@ -185,7 +215,7 @@ static enum outcome quotas(struct shard *sh, struct conn *c, struct op **op,
 
 /* Everything that is answered on an open WebSocket. NULL when the socket may open. */
 static const char *check_app(struct shard *sh, struct conn *c, const struct attempt *a,
-                             uint32_t *app, uint32_t *code, char text[64])
+                             uint32_t *app, uint32_t *code)
 {
     bool known = shard_app_by_key(sh->server, a->key, app);
     if (!known) {
@@ -205,11 +235,6 @@ static const char *check_app(struct shard *sh, struct conn *c, const struct atte
         count_error(sh, *app, SERIES_ERROR_ORIGIN_NOT_ALLOWED);
         return "Origin not allowed";
     }
-    if (a->protocol == 2) {
-        *code = PUSHER_VERSION;
-        snprintf(text, 64, "Unsupported protocol version: %u", a->protocol);
-        return text;
-    }
     if (sh->conns_count > sh->conns_max) {
         *code = PUSHER_OVER_CAPACITY;
         metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_CONNECTIONS_CAPACITY, 1);
@@ -222,7 +247,8 @@ static const char *check_app(struct shard *sh, struct conn *c, const struct atte
     if (a->token) {
         *code = PUSHER_UNAUTHORIZED;
         count_error(sh, *app, SERIES_ERROR_AUTHENTICATION_FAILED);
-        return "Authentication error: capability tokens require protocol V2";
+        return a->v2 ? "Authentication error: capability tokens are not supported by this build"
+                     : "Authentication error: capability tokens require protocol V2";
     }
     return NULL;
 }
@@ -237,8 +263,7 @@ static void try_open(struct shard *sh, struct conn *c, struct op *op, const stru
                      const struct http_request *r, struct slice whole)
 {
     uint32_t app = 0, code = 0;
-    char buffer[64];
-    const char *text = check_app(sh, c, a, &app, &code, buffer);
+    const char *text = check_app(sh, c, a, &app, &code);
     if (text == NULL) {
         switch (quotas(sh, c, &op, r, whole, app, &code, &text)) {
         case WAITING:

@@ -1,7 +1,8 @@
-/* upgrade.h - from a GET /app/{key} to an open Pusher socket, or to the documented refusal.
+/* upgrade.h - from a GET /app/{key} to an open socket of either protocol, or to the documented
+ * refusal.
  *
  * Threads  The shard.
- * Source   spec/pusher-v1.md 1; spec/settled.md 8, 13, 15, 18.
+ * Source   spec/pusher-v1.md 1; spec/protocol-v2.md 1; spec/settled.md 8, 13, 15.
  */
 #pragma once
 #include "shards/op.h"

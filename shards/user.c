@@ -1,7 +1,7 @@
 #include "shards/user.h"
 
 #include "proto/sign.h"
-#include "shards/session.h"
+#include "shards/session_v2.h"
 
 #include <stdio.h>
 
@@ -75,6 +75,12 @@ static void send_success(struct shard *sh, struct conn *c, const struct user *u)
     memcpy(data, "{\"user_data\":", 13);
     uint32_t n = 13 + json_quote(u->data, data + 13);
     data[n++] = '}';
+    if (c->v2) {
+        session_v2_tell(sh, c, "\"sockudo:signin_success\"", slice_of(NULL, 0),
+                        slice_of(data, n));
+        heap_free(sh->heap, data, room);
+        return;
+    }
     struct pusher_out o = {
         .event_json = slice_str("\"pusher:signin_success\""), .data_json = slice_of(data, n),
     };
@@ -126,11 +132,17 @@ static void send_status(struct shard *sh, struct conn *c, const struct watch *wa
     n += off;
     if (on > 0 && off == 0) n--;
     memcpy(data + n, "]}", 2);
-    send_text_event(sh, c, "\"pusher_internal:watchlist_events\"", slice_of(data, n + 2));
+    if (c->v2) {
+        session_v2_tell(sh, c, "\"sockudo_internal:watchlist_events\"", slice_of(NULL, 0),
+                        slice_of(data, n + 2));
+    } else {
+        send_text_event(sh, c, "\"pusher_internal:watchlist_events\"", slice_of(data, n + 2));
+    }
     heap_free(sh->heap, data, room);
 }
 
-/* One answer is in. At the last one the socket learns that it is signed in, then who is online. */
+/* One answer is in. At the last one the socket learns that it is signed in and who is online: V1
+ * afterwards, V2 before. */
 static void settle(struct shard *sh, struct user *u)
 {
     ASSERT(u->waiting > 0);
@@ -144,8 +156,9 @@ static void settle(struct shard *sh, struct user *u)
     ASSERT(c != NULL && c->user == u);
     u->ready = true;
     conn_log(sh, c, "signed in", "user_id", u->id);
+    if (c->v2 && u->watches_count > 0) send_status(sh, c, u->watches, u->watches_count);
     send_success(sh, c, u);
-    if (u->watches_count > 0) send_status(sh, c, u->watches, u->watches_count);
+    if (!c->v2 && u->watches_count > 0) send_status(sh, c, u->watches, u->watches_count);
 }
 
 void user_on_joined(struct shard *sh, struct conn *c)
@@ -254,6 +267,16 @@ static struct user *user_make(struct shard *sh, struct conn *c, const struct pus
     return u;
 }
 
+static bool join_own(struct shard *sh, struct conn *c, struct slice own,
+                     const struct pusher_channel *kind)
+{
+    struct attach *at = c->v2 ? chan_attach_make(sh, c) : NULL;
+    if (c->v2 && at == NULL) return false;
+    if (chan_join(sh, c, own, kind, NULL, at, true) == OK) return true;
+    if (at != NULL) chan_attach_free(sh, at);
+    return false;
+}
+
 /* Ask the homes: the user's own (the hidden subscription) and those of the watched users. */
 static bool begin(struct shard *sh, struct conn *c, struct user *u)
 {
@@ -266,7 +289,7 @@ static bool begin(struct shard *sh, struct conn *c, struct user *u)
     struct sub *s = ch == NULL ? NULL : chan_sub_of(c, ch);
     u->waiting = 1;                        /* held until everything has been asked */
     if (s == NULL || s->state != SUB_JOINED) {
-        if (s == NULL && chan_join(sh, c, own, &kind, NULL, true) != OK) return false;
+        if (s == NULL && !join_own(sh, c, own, &kind)) return false;
         u->joining = true;
         u->waiting++;
     }
@@ -286,7 +309,7 @@ static void leave_other(struct shard *sh, struct conn *c, struct slice id)
 {
     for (struct sub *s = c->subs; s != NULL; s = s->conn_next) {
         if (s->hidden && !slice_equal(slice_skip(chan_name(s->chan), PREFIX_BYTES), id)) {
-            chan_leave(sh, c, s, false);
+            chan_leave(sh, c, s, 0);
             return;
         }
     }
@@ -343,7 +366,7 @@ static void check_user_data(struct shard *sh, struct conn *c, struct slice auth,
     }
 }
 
-void user_signin(struct shard *sh, struct conn *c, const struct pusher_frame *f)
+void user_signin(struct shard *sh, struct conn *c, const struct json_value *signin)
 {
     struct json_value auth, data;
     struct json_error error;
@@ -351,7 +374,7 @@ void user_signin(struct shard *sh, struct conn *c, const struct pusher_frame *f)
     if (!sh->conf->apps[c->app].enable_user_authentication) {
         refuse(sh, c, PUSHER_UNAUTHORIZED,
                "Authentication error: User authentication is disabled for this app");
-    } else if (f->data.type != JSON_OBJECT || !json_object(f->data.raw, fields, 2, &error)) {
+    } else if (signin->type != JSON_OBJECT || !json_object(signin->raw, fields, 2, &error)) {
         refuse(sh, c, PUSHER_GENERIC, "Invalid message format: Invalid signin data format");
     } else if (auth.type != JSON_STRING) {
         refuse(sh, c, PUSHER_UNAUTHORIZED,

@@ -5,7 +5,7 @@
  *          entry per (watching socket, watched user) at the watched user's home.
  * Threads  The shard; watch entries at homes belong to the home's shard.
  * Bounds   USER_WATCHLIST_MAX watches a socket.
- * Source   spec/pusher-v1.md 5; spec/settled.md 7, 17, 19.
+ * Source   spec/pusher-v1.md 5; spec/protocol-v2.md 3; spec/settled.md 7, 17, 19.
  */
 #pragma once
 #include "shards/home.h"
@@ -39,8 +39,8 @@ struct user {                          /* a socket's signed-in user; owned by th
     uint32_t      block_bytes;
 };
 
-/* pusher:signin. */
-void user_signin(struct shard *sh, struct conn *c, const struct pusher_frame *f);
+/* pusher:signin; its data. */
+void user_signin(struct shard *sh, struct conn *c, const struct json_value *data);
 /* The socket closes. */
 void user_gone(struct shard *sh, struct conn *c);
 /* The home has answered the hidden subscription of this socket. */

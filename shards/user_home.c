@@ -87,11 +87,13 @@ void user_on_end_at_home(struct shard *sh, const struct letter *l)
 
 void user_on_end(struct shard *sh, const struct letter *l)
 {
-    const char *text = l->arg[1] == PUSHER_RECONNECT ? "Force reconnect requested by the app."
-                                                     : "You got disconnected by the app.";
+    const char *text = "You got disconnected by the app.";
+    if (l->arg[1] == PUSHER_RECONNECT) text = "Force reconnect requested by the app.";
+    if (l->arg[1] == PUSHER_OVER_CAPACITY) text = "Over capacity";   /* a channel lost a message */
     struct chan *ch = chan_by_handle(sh, l->arg[0]);
     while (ch != NULL && ch->subs != NULL) {
         struct conn *c = &sh->conns[ch->subs->sock];
+        c->forced = true;
         if (c->state == CONN_WS) conn_fail(sh, c, (uint32_t)l->arg[1], text);
         else conn_detach(sh, c);         /* closing already, but still on the list */
         ch = chan_by_handle(sh, l->arg[0]);

@@ -105,7 +105,8 @@ export async function run_once(args, { env = {}, cwd, ms = 20000 } = {}) {
 
 export class Server {
   /* options: config (object), config_text (instead of it), shards, args (more flags), env, dir
-   * (kept afterwards), port, metrics_port, wait (false: return right after the start). */
+   * (kept afterwards), port, metrics_port, wait (false: return right after the start), wrap (a
+   * command that starts the binary given behind it, in its own place). */
   static async start(options = {}) {
     const s = new Server();
     s.options = options;
@@ -119,8 +120,9 @@ export class Server {
     const args = ['--config', file, '--port', s.port, '--metrics-port', s.metrics_port,
                   '--shards', options.shards ?? 1, '--data-dir', s.data_dir,
                   ...(options.args ?? [])].map(String);
-    s.child = spawn(WEFT_BIN, args, { env: cleanEnv(options.env), cwd: s.dir,
-                                      stdio: ['ignore', 'pipe', 'pipe'] });
+    const [program, ...rest] = [...(options.wrap ?? []), WEFT_BIN, ...args];
+    s.child = spawn(program, rest, { env: cleanEnv(options.env), cwd: s.dir,
+                                     stdio: ['ignore', 'pipe', 'pipe'] });
     running.add(s.child);
     s.out = collect(s.child);
     if (options.wait !== false) await s.#live();

@@ -59,7 +59,7 @@ static void check_name(struct slice name, uint32_t bytes_max)
     struct pusher_channel c;
     char error[PUSHER_ERROR_TEXT_BYTES];
     memset(error, 'x', sizeof error);
-    if (!pusher_channel_parse(name, bytes_max, &c, error)) {
+    if (!pusher_channel_parse(name, bytes_max, NULL, &c, error)) {
         check_refusal(error);
         return;
     }
@@ -72,6 +72,29 @@ static void check_name(struct slice name, uint32_t bytes_max)
         ASSERT(c.user_id.ptr == NULL && (bytes_max == 0 || name.bytes <= bytes_max));
         ASSERT(slice_starts(name, "p") || c.kind == PUSHER_PUBLIC);
     }
+}
+
+/* The same name where namespaces are configured: whatever was right without a colon still is. */
+static void check_named(struct slice name, uint32_t bytes_max)
+{
+    static struct conf_namespace list[] = {
+        {.name = "a", .max_channel_name_length = 40},
+        {.name = "b", .allow_user_limited_channels = true},
+    };
+    static const struct conf_names names = {list, 2};
+    struct pusher_channel c, plain;
+    char error[PUSHER_ERROR_TEXT_BYTES];
+    bool before = pusher_channel_parse(name, bytes_max, NULL, &plain, error);
+    memset(error, 'x', sizeof error);
+    if (!pusher_channel_parse(name, bytes_max, &names, &c, error)) {
+        ASSERT(!before);
+        check_refusal(error);
+        return;
+    }
+    ASSERT(!before || (c.ns == NULL && c.users.ptr == NULL && c.kind == plain.kind));
+    ASSERT(c.ns != &list[0] || name.bytes <= 40);
+    ASSERT(c.users.ptr == NULL || (c.ns == &list[1] && c.users.bytes > 0));
+    ASSERT(pusher_channel_admits(&c, slice_of("\x01", 1)) == (c.users.ptr == NULL));
 }
 
 /* Relay the pieces of a client frame as the server would. */
@@ -140,6 +163,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes_in, size_t bytes)
     else ASSERT(u.id.type == JSON_STRING && u.id.text_bytes > 0);
     check_name(in, 200);
     check_name(in, 0);
+    check_named(in, 200);
     if (pusher_socket_id_parse(in, &a, &b)) {
         uint32_t id_bytes = pusher_socket_id_write(id, a, b);
         ASSERT(pusher_socket_id_parse(slice_of(id, id_bytes), &a2, &b2) && a == a2 && b == b2);

@@ -10,13 +10,14 @@
 enum { BACKENDS = 3, PENDING_MAX = 64, ACT_PENDING_MAX = 3, TEXT_BYTES = 4096 };
 
 struct pending {                     /* a request that has not been answered */
-    bool     publish;
+    bool     publish, keyed;
     bool     compare;                /* asked when all was quiet: the numbers must fit */
     uint32_t app, channel;           /* channel WORLD_CHANNELS: the list of all */
 };
 
 struct backend {
     struct sim_peer *peer;
+    uint64_t         quiet_ms;       /* when it connected or was last answered */
     struct sim_pipe  in;
     struct pending   pending[PENDING_MAX];
     uint32_t         pending_count;
@@ -36,11 +37,10 @@ static void md5_hex(const char *body, uint32_t bytes, char out[33])
     for (uint32_t i = 0; i < 16; i++) sprintf(out + 2 * i, "%02x", digest[i]);
 }
 
-/* `info` is the last query parameter, with its &, or empty. */
-static void request(struct backend *b, const char *method, uint32_t app, const char *rest,
-                    const char *info, const char *body, struct pending pending)
+uint32_t backend_request_write(char *text, uint32_t room, const char *method, uint32_t app,
+                               const char *rest, const char *info, const char *body)
 {
-    char query[512], path[256], text[TEXT_BYTES], hex[SIGN_HEX_BYTES + 1] = "", md5[33] = "";
+    char query[512], path[256], hex[SIGN_HEX_BYTES + 1] = "", md5[33] = "";
     uint32_t bytes = (uint32_t)strlen(body);
     int n = snprintf(query, sizeof(query), "auth_key=%s&auth_timestamp=%llu&auth_version=1.0",
                      world.apps[app].key, (unsigned long long)(clock_wall_ms() / 1000));
@@ -48,18 +48,28 @@ static void request(struct backend *b, const char *method, uint32_t app, const c
         md5_hex(body, bytes, md5);
         n += snprintf(query + n, sizeof(query) - (size_t)n, "&body_md5=%s", md5);
     }
-    snprintf(query + n, sizeof(query) - (size_t)n, "%s", info);
+    n += snprintf(query + n, sizeof(query) - (size_t)n, "%s", info);
+    ASSERT(n < (int)sizeof(query));
     snprintf(path, sizeof(path), "/apps/%s/%s", world.apps[app].id, rest);
     struct slice parts[5] = {
         slice_str(method), slice_str("\n"), slice_str(path), slice_str("\n"), slice_str(query),
     };
     sign_hex(slice_str("secret"), parts, 5, hex);
-    n = snprintf(text, sizeof(text),
+    n = snprintf(text, room,
                  "%s %s?%s&auth_signature=%s HTTP/1.1\r\nHost: sim\r\n"
                  "Content-Type: application/json\r\nContent-Length: %u\r\n\r\n%s", method, path,
                  query, hex, bytes, body);
-    ASSERT(n < (int)sizeof(text) && b->pending_count < PENDING_MAX);
-    sim_pipe_put(&b->peer->to_server, text, (uint32_t)n);
+    ASSERT(n < (int)room);
+    return (uint32_t)n;
+}
+
+static void request(struct backend *b, const char *method, uint32_t app, const char *rest,
+                    const char *info, const char *body, struct pending pending)
+{
+    char text[TEXT_BYTES];
+    uint32_t n = backend_request_write(text, sizeof(text), method, app, rest, info, body);
+    ASSERT(b->pending_count < PENDING_MAX);
+    sim_pipe_put(&b->peer->to_server, text, n);
     b->pending[b->pending_count++] = pending;
 }
 
@@ -96,13 +106,15 @@ static void publish(struct backend *b, uint32_t app)
                                                                          : WORLD_NAMES)));
     }
     size_t used = strlen(more);
-    if (key < 6 && count > 1) {
+    bool keyed = key < 6 && count > 1;
+    if (keyed) {
         snprintf(more + used, sizeof(more) - used, ",\"idempotency_key\":\"key-%u\"", key);
     }
     snprintf(body, sizeof(body), "{\"name\":\"%s\",\"channels\":[%s],\"data\":\"#m%u;%*s\"%s%s}",
              count == 1 ? "ev" : "many", names, id, (int)below(100), "", more,
              maybe(512) ? ",\"info\":\"subscription_count\"" : "");
-    request(b, "POST", app, "events", "", body, (struct pending){.publish = true, .app = app});
+    request(b, "POST", app, "events", "", body,
+            (struct pending){.publish = true, .keyed = keyed, .app = app});
 }
 
 /* ---- answers ---- */
@@ -151,7 +163,12 @@ static void on_answer(struct backend *b, uint32_t status, const char *body)
     MUST(b->pending_count > 0, "an answer that nobody asked for: %u %s", status, body);
     struct pending p = b->pending[0];
     b->pending_count--;
+    b->quiet_ms = clock_mono_ns() / 1000000;
     memmove(b->pending, b->pending + 1, b->pending_count * sizeof(p));
+    if (p.keyed && status == 400) {      /* the key stands for another event */
+        MUST(strstr(body, "different payload") != NULL, "answer %u: %s", status, body);
+        return;
+    }
     MUST(status == 200 || status == 503, "answer %u: %s", status, body);
     MUST(status == 200 || world.failed > 0 || strstr(body, "Idempotent") != NULL ||
              world.server.draining || world.conf.fanout_backlog < WORLD_CLIENTS_MAX,
@@ -192,6 +209,7 @@ static void connect_one(struct backend *b)
     b->peer = ring_sim_connect(world.server.shards[below(world.shards)].re.ring, 0, addr);
     b->peer->owner = WORLD_CLIENTS_MAX;   /* none of the clients */
     b->peer->window = 1 << 16;
+    b->quiet_ms = clock_mono_ns() / 1000000;
 }
 
 static void leave(struct backend *b, bool broken)
@@ -214,7 +232,9 @@ static bool read_one(struct backend *b)
     }
     while (take_answer(b)) continue;
     if (b->peer->saw_end && b->peer->from_server.count == 0) {
-        bool unread = b->peer->to_server.count > 0;   /* closed as idle when it was sent */
+        /* A request may be on its way while its connection is closed as idle. */
+        bool late = clock_mono_ns() / 1000000 - b->quiet_ms >= world.conf.handshake_timeout_ms;
+        bool unread = b->peer->to_server.count > 0 || late;
         MUST(b->pending_count == 0 || unread || world.failed > 0, "cut before %u answers",
              b->pending_count);
         leave(b, false);

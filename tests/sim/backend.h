@@ -11,3 +11,6 @@ bool backend_read_all(void);          /* true when something was taken */
 /* All is quiet: ask for the state of everything; the answers are compared as they come. */
 void backend_ask_all(void);
 void backend_close_all(void);
+/* A signed request. `info`: more query parameters, each with its &, or empty. Its length. */
+uint32_t backend_request_write(char *text, uint32_t room, const char *method, uint32_t app,
+                               const char *rest, const char *info, const char *body);

@@ -3,3 +3,4 @@
 #include "core/clock.h"
 
 extern uint64_t clock_sim_ns;
+extern int64_t  clock_sim_wall_ms;   /* by how much the wall clock was set, forth or back */

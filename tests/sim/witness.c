@@ -2,7 +2,10 @@
  * socket was counted in, and the faults of memory and mailboxes that a bound would cause. */
 #include "shards/fan.h"
 #include "tests/sim/client.h"
+#include "tests/sim/tale.h"
 
+#include <errno.h>
+#include <lmdb.h>
 #include <stdlib.h>
 
 void *__real_heap_alloc(struct heap *h, uint32_t bytes);
@@ -14,6 +17,9 @@ uint32_t __real_home_fan(struct shard *sh, struct home *h, struct frame *f, uint
                          uint64_t except_b, uint64_t started_ns);
 void __real_home_on_subscribe(struct shard *sh, const struct letter *l);
 
+bool __real_reactor_post_flush(struct reactor_office *o, uint16_t post);
+bool __wrap_reactor_post_flush(struct reactor_office *o, uint16_t post);
+void __wrap_rng_seed_system(struct rng *r);
 void *__wrap_heap_alloc(struct heap *h, uint32_t bytes);
 void *__wrap_heap_zalloc(struct heap *h, uint32_t bytes);
 err_t __wrap_mail_post(struct mailbox *box, const struct letter *l);
@@ -22,6 +28,10 @@ bool __wrap_fan_work(struct shard *sh);
 uint32_t __wrap_home_fan(struct shard *sh, struct home *h, struct frame *f, uint64_t except_a,
                          uint64_t except_b, uint64_t started_ns);
 void __wrap_home_on_subscribe(struct shard *sh, const struct letter *l);
+int __real_mdb_txn_commit(MDB_txn *txn);
+int __wrap_mdb_txn_commit(MDB_txn *txn);
+void __real_home_cache_put(struct shard *sh, struct home *h, struct frame *f);
+void __wrap_home_cache_put(struct shard *sh, struct home *h, struct frame *f);
 
 static bool fail(uint32_t chance)
 {
@@ -40,9 +50,15 @@ void *__wrap_heap_zalloc(struct heap *h, uint32_t bytes)
     return fail(world.fail_alloc) ? NULL : __real_heap_zalloc(h, bytes);
 }
 
+/* Nobody else puts letters into a box: room that was seen is there. */
+static const struct mailbox *roomy;
+static uint32_t roomy_left;
+
 err_t __wrap_mail_post(struct mailbox *box, const struct letter *l)
 {
-    if (fail(world.fail_post)) return ERR_FULL;
+    bool told = box == roomy && roomy_left > 0;
+    if (told) roomy_left--;
+    else if (fail(world.fail_post)) return ERR_FULL;
     err_t e = __real_mail_post(box, l);
     if (e != OK) world.failed++;         /* full without our doing */
     return e;
@@ -53,7 +69,36 @@ uint32_t __wrap_mail_room(const struct mailbox *box)
     if (fail(world.fail_post)) return 0;
     uint32_t room = __real_mail_room(box);
     if (room < WORLD_CHANNELS) world.failed++;   /* a request may want that much */
+    roomy = box;
+    roomy_left = room;
     return room;
+}
+
+/* A disk that refuses: the lane fails, and comes back by itself. (LMDB drops a transaction that it
+ * cannot commit.) */
+int __wrap_mdb_txn_commit(MDB_txn *txn)
+{
+    bool failed = tale.fail_commit > 0 && maybe(tale.fail_commit);
+    tale_turn_within();
+    if (!failed && !fail(world.fail_commit)) {
+        int e = __real_mdb_txn_commit(txn);
+        if (world.copy_after > 0 && --world.copy_after == 0) world_copy_after(0);
+        return e;
+    }
+    tale.failed_commits += failed;
+    mdb_txn_abort(txn);
+    return maybe(512) ? ENOSPC : EIO;
+}
+
+/* What a lane says may still be on its way while the shard does something else. */
+bool __wrap_reactor_post_flush(struct reactor_office *o, uint16_t post)
+{
+    return tale.hold > 0 && maybe(tale.hold) ? true : __real_reactor_post_flush(o, post);
+}
+
+void __wrap_rng_seed_system(struct rng *r)
+{
+    rng_seed(r, world.seed * 1000003 + ++world.draws);
 }
 
 /* A turn that has no time for fan-outs: what was begun stays begun. */
@@ -83,10 +128,24 @@ static void note(const struct home *h, const struct frame *f)
     m->seq = log->count;
 }
 
+/* An event is kept for those who subscribe next before it is fanned out; nobody may be there to
+ * hear it. */
+static uint32_t kept;
+
+void __wrap_home_cache_put(struct shard *sh, struct home *h, struct frame *f)
+{
+    kept = 0;
+    note(h, f);
+    kept = world_message_in(f->bytes, f->bytes_count);
+    __real_home_cache_put(sh, h, f);
+}
+
 uint32_t __wrap_home_fan(struct shard *sh, struct home *h, struct frame *f, uint64_t except_a,
                          uint64_t except_b, uint64_t started_ns)
 {
-    note(h, f);
+    uint32_t id = world_message_in(f->bytes, f->bytes_count);
+    if (id == 0 || id != kept) note(h, f);
+    if (id != 0) kept = 0;
     return __real_home_fan(sh, h, f, except_a, except_b, started_ns);
 }
 
@@ -97,6 +156,10 @@ void __wrap_home_on_subscribe(struct shard *sh, const struct letter *l)
     const struct sim_peer *p = ring_sim_peer(from->re.ring, s->sock, s->gen);
     struct client *c = p == NULL ? NULL : client_of(p);
     int channel = world_channel(chan_name(s->chan));
+    if (world.tale) {
+        __real_home_on_subscribe(sh, l);
+        return;
+    }
     MUST(channel >= 0, "a subscription to a channel that nobody named");
     if (c != NULL && (l->arg[1] & HOME_AGAIN) == 0) {
         struct belief *b = &c->channels[channel];

@@ -1,10 +1,18 @@
 #include "tests/sim/world.h"
 
+#include "shards/server_store.h"
+#include "shards/stream_parts.h"
 #include "tests/sim/client.h"
+#include "tests/sim/tale.h"
 
+#include <fcntl.h>
+#include <ftw.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 struct world world;
 
@@ -23,8 +31,9 @@ void world_fail(const char *format, ...)
     va_start(args, format);
     vfprintf(stderr, format, args);
     va_end(args);
-    fprintf(stderr, "\nreplay: sim --seed %llu --shards %u --steps %u\n",
-            (unsigned long long)world.seed, world.shards, world.steps);
+    fprintf(stderr, "\nreplay: sim --seed %llu --shards %u --steps %u --only %s\n",
+            (unsigned long long)world.seed, world.shards_asked, world.steps,
+            world.tale ? "tale" : "crowd");
     abort();
 }
 
@@ -73,7 +82,7 @@ void world_publish(uint32_t shard, uint32_t app, uint32_t channel, uint64_t exce
     char error[PUSHER_ERROR_TEXT_BYTES];
     struct slice name = slice_str(names[channel]);
     uint32_t counts[REACTOR_SHARDS_MAX] = {0};
-    bool good = pusher_channel_parse(name, 0, &kind, error);
+    bool good = pusher_channel_parse(name, 0, NULL, &kind, error);
     ASSERT(good);
     int n = snprintf(data, sizeof(data), "\"#m%u;%*s\"",
                      world_message(app, channel, except), (int)below(200), "");
@@ -108,16 +117,59 @@ static void configure_apps(void)
         a->id = ids[i];
         a->key = keys[i];
         a->secret = "secret";
-        a->enabled = i != 2;
+        a->enabled = i != 2 || world.tale;
         a->enable_client_messages = a->enable_user_authentication = true;
         a->enable_watchlist_events = true;
         a->enable_subscription_count = maybe(512);
         a->max_presence_members_per_channel = i == 1 ? 3 : 0;
-        a->max_connections = i == 3 ? 3 : 0;
+        a->max_connections = i == 3 && !world.tale ? 3 : 0;
         a->idempotency_ttl_seconds = 3;
     }
     world.conf.apps = world.apps;
     world.conf.apps_count = WORLD_APPS;
+}
+
+/* What is published to the two apps in use is committed first, or (relaxed) behind. */
+static void configure_memory(void)
+{
+    bool versioned = maybe(512), relaxed = maybe(256);
+    world.conf.history_enabled = true;
+    for (uint32_t i = 0; i < 2; i++) {
+        world.apps[i].policy = (struct conf_policy){
+            .history = true, .rewind = true, .versioned = versioned, .recovery = maybe(512),
+            .relaxed = relaxed, .recovery_ttl_ms = 1 + below(5000), .recovery_max = 1 + below(20),
+            .version_age_ms = UINT64_MAX,
+        };
+        world.apps[i].policy_any = true;
+    }
+}
+
+/* Apps of every kind (tale.h), nothing that runs out but now and then the store, and rings that
+ * forget. */
+static void configure_tale(void)
+{
+    struct conf *c = &world.conf;
+    c->history_enabled = c->versioned_messages_enabled = c->connection_recovery_enabled = true;
+    c->connections_capacity = 1000;
+    c->shard_memory_mb = 64;
+    c->websocket_max_bytes = 4 << 20;
+    c->websocket_max_messages = 50000;
+    c->history_lanes = 1 + below(3);
+    if (maybe(100)) c->history_max_bytes = (300 + below(600)) << 10;   /* it will be full */
+    c->activity_timeout = 20;
+    for (uint32_t i = 0; i < WORLD_APPS; i++) {
+        struct conf_app *a = &world.apps[i];
+        bool stored = tale_is_stored(i), versioned = tale_is_versioned(i);
+        a->idempotency_ttl_seconds = 100000;
+        a->channels.connection_recovery_enabled = true;
+        a->policy_any = true;
+        a->policy = (struct conf_policy){
+            .history = stored, .rewind = stored, .versioned = versioned, .recovery = true,
+            .relaxed = tale_kind_of(i) == TALE_RELAXED, .version_age_ms = UINT64_MAX,
+            .recovery_ttl_ms = maybe(512) ? 100000 : 1 + below(3000),
+            .recovery_max = maybe(512) ? 1000 : 1 + below(20),
+        };
+    }
 }
 
 static void configure(void)
@@ -130,7 +182,10 @@ static void configure(void)
     ASSERT(e == OK);
     world.conf_apps = c->apps;
     configure_apps();
-    c->shards = world.shards;
+    if (world.tale) {
+        configure_tale();
+        return;
+    }
     c->connections_capacity = maybe(256) ? 12 * world.shards : 1000;
     c->max_connections = maybe(256) ? 20 : 0;
     c->max_channels_per_connection = maybe(256) ? 3 : 100;
@@ -146,6 +201,7 @@ static void configure(void)
     c->user_authentication_timeout = maybe(256) ? 60 : 0;
     c->activity_timeout = 20;
     c->websocket_pong_timeout = 5;
+    if (world.memory) configure_memory();
 }
 
 static void open_shard(uint32_t i)
@@ -159,23 +215,90 @@ static void open_shard(uint32_t i)
     ASSERT(e == OK);
     e = shard_open(sh);
     ASSERT(e == OK);
-    rng_seed(&sh->re.rng, world.seed * 64 + i);
+    if (world.seed % 4 == 1) sh->streams->streams_idle_max = 4;   /* streams come and go */
+    rng_seed(&sh->re.rng, (world.starts << 16) + world.seed * 64 + i);
     world.baseline[i] = heap_used_objects(sh->heap);
 }
 
-void world_open(void)
+/* ---- the data directory ---- */
+
+/* In memory where there is a file system for it: nothing here is about disks. */
+static void make_dir(char dir[64])
+{
+    const char *tmp = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp";
+    snprintf(dir, sizeof(world.dir), "%s/weft-sim-XXXXXX", tmp);
+    char *made = mkdtemp(dir);
+    ASSERT(made != NULL);
+}
+
+static int remove_one(const char *path, const struct stat *status, int what, struct FTW *where)
+{
+    return remove(path);
+}
+
+static void remove_dir(char dir[64])
+{
+    if (dir[0] != 0) (void)nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    dir[0] = 0;
+}
+
+static void copy_file(const char *from, const char *to)
+{
+    int in = open(from, O_RDONLY), out = open(to, O_WRONLY | O_CREAT | O_EXCL, 0600);
+    ssize_t n;
+    ASSERT(in >= 0 && out >= 0);
+    while ((n = sendfile(out, in, NULL, 1 << 20)) > 0) continue;
+    ASSERT(n == 0);
+    close(in);
+    close(out);
+}
+
+static int copy_one(const char *path, const struct stat *status, int what, struct FTW *where)
+{
+    char to[256];
+    const char *rest = path + strlen(world.dir);
+    if (rest[0] == 0 || strcmp(path + where->base, "lock.mdb") == 0) return 0;
+    snprintf(to, sizeof(to), "%s%s", world.copy, rest);
+    if (what == FTW_D) return mkdir(to, 0700);
+    copy_file(path, to);
+    return 0;
+}
+
+void world_copy_after(uint32_t commits)
+{
+    world.copy_after = commits;
+    if (commits > 0 || world.copy[0] != 0) return;
+    make_dir(world.copy);
+    int e = nftw(world.dir, copy_one, 8, FTW_PHYS);
+    ASSERT(e == 0);
+}
+
+static void open_store(void)
+{
+    char error[256];
+    char *kept = world.conf.data_dir;
+    world.conf.data_dir = world.dir;
+    err_t e = server_store_open(&world.server, &world.store, false, clock_wall_ms, error,
+                                sizeof(error));
+    world.conf.data_dir = kept;
+    if (e != OK) world_fail("no store: %s", error);
+}
+
+/* ---- open and close ---- */
+
+void world_start(void)
 {
     static const char *app_names[WORLD_APPS];
     static struct slice ids[WORLD_APPS], keys[WORLD_APPS], secrets[WORLD_APPS];
+    static uint32_t by_id[WORLD_APPS] = {2, 0, 3, 1};     /* off, one, small, two */
     struct server *s = &world.server;
-    configure();
+    world.conf.shards = world.shards;
     for (uint32_t i = 0; i < WORLD_APPS; i++) {
         app_names[i] = world.apps[i].id;
         ids[i] = slice_str(world.apps[i].id);
         keys[i] = slice_str(world.apps[i].key);
         secrets[i] = slice_str(world.apps[i].secret);
     }
-    static uint32_t by_id[WORLD_APPS] = {2, 0, 3, 1};     /* off, one, small, two */
     *s = (struct server){
         .conf = &world.conf, .shards_count = world.shards, .office = &world.office,
         .table_seed = world.seed, .metric_table = &world.table, .metrics_fd = -1, .app_ids = ids,
@@ -189,13 +312,16 @@ void world_open(void)
     ASSERT(e == OK);
     e = metric_table_open(&world.table, series_table, METRIC_COUNT, &t);
     ASSERT(e == OK);
+    if (world.dir[0] != 0) open_store();
     s->shards = mem_reserve(world.shards * sizeof(struct shard));
     ASSERT(s->shards != NULL);
     for (uint32_t i = 0; i < world.shards; i++) open_shard(i);
+    world.starts++;
 }
 
-void world_close(void)
+void world_stop(bool kill)
 {
+    if (world.store != NULL) store_close(&world.store);   /* shards still have their memory */
     for (uint32_t i = 0; i < world.shards; i++) {
         shard_close(&world.server.shards[i]);
         metric_close(&world.sets[i]);
@@ -203,6 +329,24 @@ void world_close(void)
     mem_release(world.server.shards, world.shards * sizeof(struct shard));
     metric_table_close(&world.table);
     reactor_office_close(&world.office);
+    if (!kill) return;
+    ASSERT(world.copy[0] != 0);
+    remove_dir(world.dir);
+    memcpy(world.dir, world.copy, sizeof(world.dir));
+    world.copy[0] = 0;
+}
+
+void world_open(void)
+{
+    configure();
+    if (world.memory || world.tale) make_dir(world.dir);
+    world_start();
+}
+
+void world_close(void)
+{
+    world_stop(false);
+    remove_dir(world.dir);
     for (uint32_t a = 0; a < WORLD_APPS; a++) {
         for (uint32_t c = 0; c < WORLD_CHANNELS; c++) free(world.logs[a][c].ids);
     }
@@ -210,6 +354,18 @@ void world_close(void)
     world.conf.apps = world.conf_apps;
     world.conf.apps_count = 1;
     conf_free(&world.conf);
+}
+
+__attribute__((weak)) void __lsan_disable(void);
+__attribute__((weak)) void __lsan_enable(void);
+
+void world_leaks(bool may)
+{
+    static bool now;
+    if (may == now || __lsan_disable == NULL) return;
+    now = may;
+    if (may) __lsan_disable();
+    else __lsan_enable();
 }
 
 /* ---- time and turns ---- */
@@ -225,6 +381,9 @@ bool world_turn(uint32_t shard)
     r->now_ns = clock_mono_ns();
     r->now_ms = r->now_ns / 1000000;
     r->wall_ms = clock_wall_ms();
+    if (world.store != NULL && !tale.committing && maybe(world.tale ? tale.store_pace : 256)) {
+        (void)store_step(world.store);
+    }
     if (world.lazy_fan && maybe(512)) world.server.shards[shard].fan_budget = below(4);
     return reactor_turn(r);
 }
@@ -241,6 +400,7 @@ void world_settle(bool (*settle)(void))
         for (uint32_t i = 0; i < world.shards; i++) {
             if (world_turn((first + i) % world.shards)) any = true;
         }
+        if (world.store != NULL && store_step(world.store)) any = true;
         quiet = any ? 0 : quiet + 1;
         MUST(round < 100000, "the server never comes to rest");
         if (round % 64 == 63) world_pass(1);

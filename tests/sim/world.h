@@ -3,7 +3,7 @@
  * Shape    N shards of one server in one thread; a script takes their turns in any order at a time
  *          of its own (world.c), clients act (client.c) and believe what they are told
  *          (belief.c), witness.c listens at the home of each channel, check.c compares when all
- *          is quiet.
+ *          is quiet. Worlds whose channels have memory, with several lives: tale.h.
  * Errors   A violation prints what, the seed and the command that replays it, and exits.
  */
 #pragma once
@@ -34,6 +34,7 @@ struct message {
 struct world {
     uint64_t              seed;
     uint32_t              shards, steps, step;
+    uint32_t              shards_asked;      /* on the command line; 0: the seed chooses */
     bool                  verbose;
     struct conf           conf;
     struct conf_app       apps[WORLD_APPS];
@@ -48,9 +49,17 @@ struct world {
     uint32_t              messages_count, messages_room;
     uint32_t              connections;       /* numbers given */
     bool                  faults;            /* allocations and posts fail at times */
-    uint32_t              fail_alloc, fail_post;   /* in 65536, while faults are on */
+    uint32_t              fail_alloc, fail_post, fail_commit;   /* in 65536, while faults are on */
     uint64_t              failed;            /* how many did */
     bool                  lazy_fan;          /* fan-outs stay unfinished over turns */
+    bool                  memory;            /* channels have history: the lanes take steps */
+    uint64_t              rows;              /* committed, as the server counts them */
+    struct store         *store;             /* owned; NULL without */
+    char                  dir[64];           /* its data directory, removed at the end */
+    char                  copy[64];          /* a copy of it at some commit; empty: none */
+    uint32_t              copy_after;        /* commits until then; 0: none is wanted */
+    uint32_t              starts, draws;     /* of the server; of the system's entropy */
+    bool                  tale;              /* tale.h, not the clients of client.h */
 };
 
 extern struct world world;
@@ -81,6 +90,14 @@ uint32_t world_message_in(const void *text, uint32_t bytes);
 
 void world_open(void);
 void world_close(void);
+/* Another life in the same data directory. A kill loses whatever the disk does not hold; it goes on
+ * from the copy, which world_copy_after makes behind that many more commits (0: now, unless there
+ * is one). */
+void world_start(void);
+void world_stop(bool kill);
+void world_copy_after(uint32_t commits);
+/* What a killed server had in memory is nobody's any more: a leak checker need not ask for it. */
+void world_leaks(bool may);
 /* One shard takes a turn. True when it has more to do. */
 bool world_turn(uint32_t shard);
 void world_pass(uint64_t ms);

@@ -123,11 +123,6 @@ s.test('a disabled app: 4003, before its origin is looked at', async (t) => {
   await expect_fatal(ws, 4003, 'Application disabled');
 });
 
-s.test('Protocol V2 is not there yet: 4007', async (t) => {
-  const ws = await t.upgrade(t.apps.main, { path: path(t.apps.main, 'protocol=2') });
-  await expect_fatal(ws, 4007, 'Unsupported protocol version: 2');
-});
-
 s.test('a capability token on V1: 4009', async (t) => {
   const ws = await t.upgrade(t.apps.main, { path: path(t.apps.main, 'protocol=7&token=abc') });
   await expect_fatal(ws, 4009, 'Authentication error: capability tokens require protocol V2');

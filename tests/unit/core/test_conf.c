@@ -43,6 +43,37 @@ static void defaults_are_those_of_the_table(void **state)
     conf_free(&kit_conf);
 }
 
+static void defaults_of_history_are_those_of_the_page(void **state)
+{
+    kit_loads(LIST(), LIST());
+    const struct conf *c = &kit_conf;
+    assert_false(c->history_enabled || c->versioned_messages_enabled || c->annotations_enabled);
+    assert_false(c->presence_history_enabled || c->connection_recovery_enabled);
+    assert_true(c->history_rewind_enabled && c->ephemeral_enabled && c->echo_control_enabled);
+    assert_true(c->echo_control_default_echo_messages && !c->history_relaxed);
+    assert_int_equal(c->history_retention_window_seconds, 86400);
+    assert_int_equal(c->history_max_page_size, 100);
+    assert_int_equal(c->history_max_messages_per_channel, 0);
+    assert_int_equal(c->history_max_bytes_per_channel, 0);
+    assert_int_equal(c->history_purge_interval_seconds, 300);
+    assert_int_equal(c->history_lanes, 2);
+    assert_int_equal(c->history_max_bytes, 0);
+    assert_int_equal(c->history_cold_replay_max_messages, 10000);
+    assert_int_equal(c->history_cold_replay_max_bytes, 4 << 20);
+    assert_int_equal(c->history_message_cache_mb, 256);
+    assert_int_equal(c->versioned_messages_max_page_size, 100);
+    assert_true(c->versioned_messages_retention_window_seconds == UINT64_MAX);
+    assert_int_equal(c->presence_history_retention_window_seconds, 86400);
+    assert_int_equal(c->presence_history_max_page_size, 100);
+    assert_int_equal(c->connection_recovery_buffer_ttl_seconds, 120);
+    assert_int_equal(c->connection_recovery_max_buffer_size, 100);
+    assert_int_equal(c->websocket_ping_interval, 30);
+    assert_int_equal(c->websocket_idle_timeout, 120);
+    assert_int_equal(c->presence_v2_ungraceful_timeout_seconds, 15);
+    assert_int_equal(c->presence_update_rate_limit_per_member_per_second, 10);
+    conf_free(&kit_conf);
+}
+
 static void without_an_app_the_builtin_one_is_there(void **state)
 {
     kit_loads(LIST(), LIST());
@@ -272,6 +303,11 @@ static void every_key_is_in_the_reference_and_settable_by_its_variable(void **st
         snprintf(row, sizeof(row), "| `%s` | ", conf_table_app.keys[i].path);
         assert_non_null(strstr(page, row));
     }
+    for (uint32_t i = 0; i < conf_table_namespace.count; i++) {
+        char row[CONF_PATH_BYTES];
+        snprintf(row, sizeof(row), "| `%s` | ", conf_table_namespace.keys[i].path);
+        assert_non_null(strstr(page, row));
+    }
 }
 
 static void unsupported_keys_are_not_also_supported(void **state)
@@ -337,6 +373,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(defaults_are_those_of_the_table),
+        cmocka_unit_test(defaults_of_history_are_those_of_the_page),
         cmocka_unit_test(without_an_app_the_builtin_one_is_there),
         cmocka_unit_test(rate_limits_have_their_defaults_once_enabled),
         cmocka_unit_test(yaml_json_aliases_and_empty_files_load),

@@ -103,8 +103,8 @@ static void wrong_keys_are_named_with_file_and_line(void **state)
     kit_wrong("max_bytes: 1\n", "weft.yaml:1: max_bytes: unknown key; did you mean "
                  "websocket.max_bytes?");
     kit_wrong("colour: red\n", "weft.yaml:1: colour: unknown key; --help-config lists all");
-    kit_wrong("history:\n  enabled: true\n", "weft.yaml:2: history.enabled: known, but not "
-                 "supported by this build");
+    kit_wrong("history:\n  writer_shards: 1\n", "weft.yaml:2: history.writer_shards: known, but "
+                 "not supported by this build");
     kit_wrong("ai_transport: {rollup: {enabled: true}}\n", "weft.yaml:1: ai_transport.rollup."
                  "enabled: known, but not supported by this build");
     kit_wrong("history: {colour: red}\n", "weft.yaml:1: history.colour: unknown key; "
@@ -140,8 +140,8 @@ static void wrong_flags_and_variables_are_named(void **state)
     kit_refused(LIST("--set", "port"), LIST(), "--set: expected key.path=value");
     kit_refused(LIST("--set", "websocket=1"), LIST(),
                 "--set: websocket: a section, not a key; name one of its keys");
-    kit_refused(LIST("--set", "history.enabled=1"), LIST(),
-                "--set: history.enabled: known, but not supported by this build");
+    kit_refused(LIST("--set", "history.memory=1"), LIST(),
+                "--set: history.memory: known, but not supported by this build");
     kit_refused(LIST("--set", "port="), LIST(), "--set: port: expected a whole number from 0 to "
             "65535, got nothing");
     kit_refused(LIST(), LIST("WEFT_PROT=1"), "WEFT_PROT: prot: unknown key; did you mean port?");

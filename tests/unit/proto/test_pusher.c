@@ -44,7 +44,7 @@ static void pusher_prefixes_decide_kind_and_cache(void **state)
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         struct pusher_channel c;
-        assert_true(pusher_channel_parse(slice_str(list[i].name), 200, &c, error));
+        assert_true(pusher_channel_parse(slice_str(list[i].name), 200, NULL, &c, error));
         assert_int_equal(c.kind, list[i].kind);
         assert_int_equal(c.cache, list[i].cache);
         assert_int_equal(pusher_type_label(&c), list[i].label);
@@ -82,7 +82,7 @@ static void pusher_bad_names_are_refused_with_the_exact_text(void **state)
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         struct pusher_channel c;
-        assert_false(pusher_channel_parse(slice_str(list[i].name), 200, &c, error));
+        assert_false(pusher_channel_parse(slice_str(list[i].name), 200, NULL, &c, error));
         assert_string_equal(error, list[i].text);
     }
 }
@@ -92,15 +92,15 @@ static void pusher_name_length_is_bounded(void **state)
     char name[2000];
     struct pusher_channel c;
     memset(name, 'x', sizeof name);
-    assert_true(pusher_channel_parse(slice_of(name, 200), 200, &c, error));
-    assert_false(pusher_channel_parse(slice_of(name, 201), 200, &c, error));
+    assert_true(pusher_channel_parse(slice_of(name, 200), 200, NULL, &c, error));
+    assert_false(pusher_channel_parse(slice_of(name, 201), 200, NULL, &c, error));
     assert_string_equal(error, "Channel name too long. Max length is 200");
-    assert_false(pusher_channel_parse(slice_of(name, 6), 5, &c, error));
+    assert_false(pusher_channel_parse(slice_of(name, 6), 5, NULL, &c, error));
     assert_string_equal(error, "Channel name too long. Max length is 5");
-    assert_true(pusher_channel_parse(slice_of(name, sizeof name), 0, &c, error));
+    assert_true(pusher_channel_parse(slice_of(name, sizeof name), 0, NULL, &c, error));
 
     memset(name, '\'', sizeof name);              /* the longest text there can be */
-    assert_false(pusher_channel_parse(slice_of(name, sizeof name), 0, &c, error));
+    assert_false(pusher_channel_parse(slice_of(name, sizeof name), 0, NULL, &c, error));
     assert_true(strlen(error) > 300 && strlen(error) < PUSHER_ERROR_TEXT_BYTES);
     assert_non_null(strstr(error, "'\\'', '\\'', ..])"));
 }
@@ -114,17 +114,17 @@ static void pusher_user_names_take_any_text_as_id(void **state)
     static const char *const bad[] = {"a\nb", "\x7f", "a\xc2\x85", "\xff", "\xed\xa0\x80"};
     for (size_t i = 0; i < 5; i++) {
         sprintf(name, "#server-to-user-%s", good[i]);
-        assert_true(pusher_channel_parse(slice_str(name), 5, &c, error));
+        assert_true(pusher_channel_parse(slice_str(name), 5, NULL, &c, error));
         assert_int_equal(c.kind, PUSHER_USER);
         assert_true(slice_is(c.user_id, good[i]));
         sprintf(name, "#server-to-user-%s", bad[i]);
-        assert_false(pusher_channel_parse(slice_str(name), 200, &c, error));
+        assert_false(pusher_channel_parse(slice_str(name), 200, NULL, &c, error));
     }
     memset(name, 'x', sizeof name);
     memcpy(name, "#server-to-user-", 16);
-    assert_true(pusher_channel_parse(slice_of(name, 16 + 128), 10, &c, error));
+    assert_true(pusher_channel_parse(slice_of(name, 16 + 128), 10, NULL, &c, error));
     assert_int_equal(c.user_id.bytes, 128);
-    assert_false(pusher_channel_parse(slice_of(name, 16 + 129), 200, &c, error));
+    assert_false(pusher_channel_parse(slice_of(name, 16 + 129), 200, NULL, &c, error));
     assert_string_equal(error, "Channel name too long. Max length is 144");
 }
 

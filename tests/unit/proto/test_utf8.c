@@ -116,6 +116,23 @@ static void reject_is_final(void **arg)
     assert_int_equal(utf8_feed(state, slice_of(NULL, 0)), UTF8_REJECT);
 }
 
+static void a_cut_text_is_mended(void **arg)
+{
+    static const struct { const char *text, *mended; } cases[] = {
+        {"", ""}, {"plain", "plain"}, {"caf\xc3\xa9", "caf\xc3\xa9"}, {"caf\xc3", "caf?"},
+        {"'\xe2\x82' is", "'?\?' is"}, {"\xf0\x9f\x98\x80\xf0\x9f\x98", "\xf0\x9f\x98\x80?\?\?"},
+        {"\x80""a\xff", "?a?"},
+    };
+    char room[64], cut[6];
+    for (uint32_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *out = utf8_mend(cases[i].text, room, sizeof(room));
+        assert_string_equal(out, cases[i].mended);
+        assert_true(utf8_valid(slice_str(out)));
+    }
+    assert_string_equal(utf8_mend("\xff""ab\xc3\xa9z", cut, sizeof(cut)), "?ab\xc3\xa9");
+    assert_string_equal(utf8_mend("\xff""abc\xc3\xa9", cut, sizeof(cut)), "?abc");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -124,6 +141,7 @@ int main(void)
         cmocka_unit_test(a_bad_byte_is_found_at_every_position),
         cmocka_unit_test(every_split_ends_in_the_same_state),
         cmocka_unit_test(reject_is_final),
+        cmocka_unit_test(a_cut_text_is_mended),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

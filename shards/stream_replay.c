@@ -1,0 +1,433 @@
+/* What an attach or a resume is sent: success frame, what was missed, what came meanwhile. All of
+ * it is one frame of the shard, so that nothing comes between. */
+#include "shards/stream_parts.h"
+
+#include "shards/presence.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+/* ---- versions of messages: the last of each, and where the whole ones stand ---- */
+
+struct mark { uint64_t message, delivery; uint32_t at; bool append; };
+struct marks { struct mark *list; uint32_t count, room; };
+
+static bool mark_put(struct shard *sh, struct marks *ms, struct mark m)
+{
+    if (ms->count == ms->room) {
+        uint32_t size = (uint32_t)sizeof(m), room = u32_max(2 * ms->room, 64);
+        struct mark *fresh = heap_alloc(sh->heap, size * room);
+        if (fresh == NULL) return false;
+        if (ms->count > 0) memcpy(fresh, ms->list, (size_t)size * ms->count);
+        heap_free(sh->heap, ms->list, size * ms->room);
+        ms->list = fresh;
+        ms->room = room;
+    }
+    ms->list[ms->count++] = m;
+    return true;
+}
+
+static void marks_free(struct shard *sh, struct marks *ms)
+{
+    heap_free(sh->heap, ms->list, (uint32_t)sizeof(*ms->list) * ms->room);
+}
+
+static int by_message(const void *a, const void *b)
+{
+    const struct mark *x = a, *y = b;
+    if (x->message != y->message) return x->message < y->message ? -1 : 1;
+    return (x->delivery > y->delivery) - (x->delivery < y->delivery);
+}
+
+/* Sort, and keep only the last version of each message. */
+static void keep_last(struct marks *ms)
+{
+    uint32_t kept = 0;
+    if (ms->count == 0) return;
+    qsort(ms->list, ms->count, sizeof(*ms->list), by_message);
+    for (uint32_t i = 0; i < ms->count; i++) {
+        if (i + 1 < ms->count && ms->list[i + 1].message == ms->list[i].message) continue;
+        ms->list[kept++] = ms->list[i];
+    }
+    ms->count = kept;
+}
+
+static bool is_last(const struct marks *ms, uint64_t message, uint64_t delivery)
+{
+    uint32_t low = 0, high = ms->count;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (ms->list[middle].message < message) low = middle + 1;
+        else high = middle;
+    }
+    return low < ms->count && ms->list[low].message == message &&
+           ms->list[low].delivery == delivery;
+}
+
+static bool mark_ring(struct shard *sh, const struct stream *st, uint64_t behind, uint64_t upto,
+                      struct marks *ms)
+{
+    for (uint32_t i = 0; i < st->ring_count; i++) {
+        const struct stream_entry *e = stream_ring_at(st, i);
+        if (e->serial <= behind || e->serial > upto || e->message == 0) continue;
+        struct mark m = {.message = e->message, .delivery = e->delivery,
+                         .append = e->data_bytes > 0};
+        if (!mark_put(sh, ms, m)) return false;
+    }
+    keep_last(ms);
+    return true;
+}
+
+static bool mark_range(struct shard *sh, const struct store_read *r, uint64_t behind,
+                       struct marks *ms)
+{
+    struct slice packed = slice_of(r->bytes, r->bytes_count);
+    struct record record;
+    uint32_t bytes;
+    while (packed.bytes > 0 && record_peek(packed, &record, &bytes) == RECORD_OK) {
+        packed = slice_skip(packed, bytes);
+        if (record.delivery <= behind || record_is_row(&record) ||
+            (record.flags & (RECORD_FOLDED | RECORD_CONTEXT)) != 0) {
+            continue;
+        }
+        struct mark m = {.message = record.message, .delivery = record.delivery,
+                         .append = record.kind == RECORD_APPEND};
+        if (!mark_put(sh, ms, m)) return false;
+    }
+    keep_last(ms);
+    return true;
+}
+
+enum stream_whole stream_replay_wholes(struct shard *sh, struct stream_attach *job)
+{
+    struct marks ms = {0};
+    enum stream_whole result = STREAM_WHOLE_OK;
+    uint64_t behind = job->a->serial;
+    bool marked = job->range != NULL ? mark_range(sh, job->range, behind, &ms)
+                                     : mark_ring(sh, job->st, behind, job->head, &ms);
+    if (!marked) result = STREAM_WHOLE_MEMORY;
+    for (uint32_t i = 0; marked && i < ms.count; i++) {
+        if (!ms.list[i].append) continue;
+        result = stream_aggregate_add(sh, job, ms.list[i].message, ms.list[i].delivery);
+        if (result != STREAM_WHOLE_OK) break;
+    }
+    marks_free(sh, &ms);
+    return result;
+}
+
+static const struct stream_aggregate *aggregate_of(const struct stream_attach *job,
+                                                   uint64_t message, uint64_t delivery)
+{
+    uint32_t low = 0, high = job->aggregates_count;      /* in the order of messages */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (job->aggregates[middle].message < message) low = middle + 1;
+        else high = middle;
+    }
+    if (low == job->aggregates_count) return NULL;
+    const struct stream_aggregate *g = &job->aggregates[low];
+    return g->message == message && g->delivery == delivery ? g : NULL;
+}
+
+/* The message as of that version; false when memory has moved on. */
+static bool whole_of(struct shard *sh, const struct stream *st, const struct store_read *read,
+                     uint64_t message, uint64_t delivery, struct record *out)
+{
+    uint32_t bytes;
+    if (read != NULL) {
+        return record_peek(slice_of(read->bytes, read->bytes_count), out, &bytes) == RECORD_OK;
+    }
+    const struct stream_message *m = stream_message_find(sh, st, message);
+    if (m == NULL || !m->fold.started || m->fold.delivery != delivery) return false;
+    fold_record(&m->fold, out);
+    return true;
+}
+
+/* ---- the success frame ---- */
+
+static bool put_success(struct shard *sh, struct blob *b, struct home *h, struct stream *st,
+                        uint64_t serial, uint64_t attach_serial)
+{
+    char id[V2_UUID_BYTES];
+    uint32_t text_bytes = 0, text_room = 0;
+    uint8_t *text = presence_data(sh, h, st != NULL && st->history, attach_serial, &text_bytes,
+                                  &text_room);
+    if (text == NULL) return false;
+    v2_uuid_write(id, rng_next(&sh->re.rng), rng_next(&sh->re.rng));
+    struct v2_out o = {
+        .event_json = slice_str("\"sockudo_internal:subscription_succeeded\""),
+        .channel = home_name(h), .message_id = slice_str(id),
+    };
+    if (st != NULL && st->policy->recovery) {
+        o.stream_id = slice_str(stream_id(st));
+        o.serial = serial;
+    }
+    struct slice data = slice_of(text, text_bytes);
+    uint8_t *at = stream_blob_room(b, v2_event_text_bytes(&o, data));
+    if (at != NULL) b->bytes += v2_event_text_write(&o, data, at);
+    heap_free(sh->heap, text, text_room);
+    return at != NULL;
+}
+
+/* ---- frames of the ring ---- */
+
+static struct slice v2_bytes(const struct stream_entry *e)
+{
+    return slice_of(e->frame->bytes, e->frame->bytes_count);
+}
+
+static bool put_whole_entry(struct blob *b, const struct stream_entry *e,
+                            const struct record *whole)
+{
+    struct slice payload = pusher_payload(v2_bytes(e));
+    uint8_t *at = stream_blob_room(b, stream_frame_splice_bytes(payload, e->data_bytes,
+                                                                whole->data));
+    if (at == NULL) return false;
+    b->bytes += stream_frame_splice(payload, e->data_at, e->data_bytes, whole->data, at);
+    return true;
+}
+
+static void moved(struct attach *a, uint64_t serial, struct slice message_id)
+{
+    a->position_moved = true;
+    a->position_serial = serial;
+    a->position_id[0] = '\0';
+    if (message_id.bytes >= sizeof(a->position_id)) return;
+    memcpy(a->position_id, message_id.ptr, message_id.bytes);
+    a->position_id[message_id.bytes] = '\0';
+}
+
+static bool put_hot(struct shard *sh, struct blob *b, struct stream_attach *job)
+{
+    struct stream *st = job->st;
+    struct attach *a = job->a;
+    for (uint32_t i = 0; i < st->ring_count; i++) {
+        const struct stream_entry *e = stream_ring_at(st, i);
+        if (e->serial <= a->serial || e->serial > job->head) continue;
+        moved(a, e->serial, slice_str(e->message_id));
+        if (a->full && e->data_bytes > 0) {
+            struct record whole;
+            const struct stream_aggregate *g = aggregate_of(job, e->message, e->delivery);
+            if (g == NULL) continue;     /* a newer version follows */
+            if (!whole_of(sh, st, g->read, e->message, e->delivery, &whole)) return false;
+            if (!put_whole_entry(b, e, &whole)) return false;
+        } else {
+            struct slice bytes = v2_bytes(e);
+            stream_blob_put(b, bytes.ptr, bytes.bytes);
+        }
+        a->replayed++;
+    }
+    return !b->failed;
+}
+
+/* What was published while the lane was read. */
+static bool put_live(struct shard *sh, struct blob *b, struct stream_attach *job)
+{
+    struct stream *st = job->st;
+    struct marks ms = {0};
+    uint64_t behind = job->head, newest = stream_serial(st, &st->now);
+    bool good = !job->a->full || mark_ring(sh, st, behind, newest, &ms);
+    for (uint32_t i = 0; good && i < st->ring_count; i++) {
+        const struct stream_entry *e = stream_ring_at(st, i);
+        struct record whole;
+        if (e->delivery <= job->delivery) continue;
+        if (job->a->full && e->data_bytes > 0) {
+            if (!is_last(&ms, e->message, e->delivery)) continue;
+            good = whole_of(sh, st, NULL, e->message, e->delivery, &whole) &&
+                   put_whole_entry(b, e, &whole);
+        } else {
+            struct slice bytes = v2_bytes(e);
+            stream_blob_put(b, bytes.ptr, bytes.bytes);
+        }
+        job->live++;
+        if (!job->a->recovered) continue;
+        job->a->replayed++;              /* before the aggregate: the position is behind it */
+        moved(job->a, e->serial, slice_str(e->message_id));
+    }
+    marks_free(sh, &ms);
+    return good && !b->failed;
+}
+
+/* ---- frames of the lane ---- */
+
+static bool mark_contexts(struct shard *sh, struct slice all, struct marks *ms)
+{
+    struct slice packed = all;
+    struct record record;
+    uint32_t bytes;
+    while (packed.bytes > 0 && record_peek(packed, &record, &bytes) == RECORD_OK) {
+        struct mark m = {.message = record.delivery, .at = all.bytes - packed.bytes};
+        packed = slice_skip(packed, bytes);
+        if ((record.flags & RECORD_WHOLE) == 0) continue;
+        if (!mark_put(sh, ms, m)) return false;
+    }
+    if (ms->count > 0) qsort(ms->list, ms->count, sizeof(*ms->list), by_message);
+    return true;
+}
+
+static bool context_of(const struct marks *ms, struct slice all, uint64_t delivery,
+                       struct record *out)
+{
+    uint32_t low = 0, high = ms->count, bytes;
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (ms->list[middle].message < delivery) low = middle + 1;
+        else high = middle;
+    }
+    if (low == ms->count || ms->list[low].message != delivery) return false;
+    return record_peek(slice_skip(all, ms->list[low].at), out, &bytes) == RECORD_OK;
+}
+
+static bool put_version(struct shard *sh, struct blob *b, struct stream_attach *job,
+                        const struct record *r, const struct record *context)
+{
+    struct record whole;
+    if (r->kind == RECORD_APPEND && job->a->full) {
+        const struct stream_aggregate *g = aggregate_of(job, r->message, r->delivery);
+        if (g == NULL) return true;      /* a newer version follows */
+        if (!whole_of(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
+        r = &whole;
+    }
+    job->a->replayed++;
+    return stream_blob_record(sh, job->st, b, r, context);
+}
+
+/* With its fragment, unless a client would take that for the whole text. */
+static bool put_append(struct shard *sh, struct blob *b, struct stream_attach *job,
+                       struct stream_bases *bs, struct stream_base *base, const struct record *r,
+                       const struct record *context)
+{
+    const struct stream_aggregate *g = aggregate_of(job, r->message, r->delivery);
+    struct record shown = *r, whole;
+    if (g != NULL) {
+        if (!whole_of(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
+        if (whole.data.bytes < r->data.bytes) return false;
+        stream_base_before(base, whole.data, r->data);
+    }
+    bool joined = stream_base_starts(bs, base, r->data);
+    if (joined) {
+        shown.data = stream_base_join(sh, bs, base, r->data);
+        shown.flags |= RECORD_FOLDED;
+        if (shown.data.ptr == NULL) return false;
+    }
+    stream_base_add(bs, base, r->data);
+    bool good = put_version(sh, b, job, &shown, context);
+    if (joined) heap_free(sh->heap, (void *)(uintptr_t)shown.data.ptr, shown.data.bytes);
+    return good;
+}
+
+static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *job)
+{
+    struct stream_bases bs;
+    struct slice all = slice_of(job->range->bytes, job->range->bytes_count), packed = all;
+    bool rows = job->range->kind == STORE_ROWS;
+    struct marks ms = {0};
+    struct record r, context;
+    uint32_t bytes;
+    bool good = stream_bases_open(sh, job, &bs) && mark_contexts(sh, all, &ms);
+    while (good && packed.bytes > 0 && record_peek(packed, &r, &bytes) == RECORD_OK) {
+        packed = slice_skip(packed, bytes);
+        uint64_t serial = rows ? r.history : r.delivery;
+        if (serial <= job->a->serial) continue;
+        if ((r.flags & (RECORD_FOLDED | RECORD_CONTEXT)) != 0) continue;
+        char id[V2_SERIAL_BYTES];
+        if (record_is_row(&r)) {
+            moved(job->a, serial, r.message_id);
+        } else {
+            v2_serial_write(id, r.time_ms, store_id(sh->server->store), r.delivery);
+            moved(job->a, serial, slice_str(id));
+        }
+        bool has = r.kind == RECORD_APPEND && (r.flags & RECORD_WHOLE) == 0 &&
+                   context_of(&ms, all, r.context, &context);
+        struct stream_base *base = stream_base_of(&bs, &r);
+        if (base != NULL && r.kind == RECORD_APPEND) {
+            good = put_append(sh, b, job, &bs, base, &r, has ? &context : NULL);
+            continue;
+        }
+        if (base != NULL) stream_base_set(base, r.data);
+        good = put_version(sh, b, job, &r, has ? &context : NULL);
+    }
+    marks_free(sh, &ms);
+    stream_bases_free(sh, &bs);
+    return good && !b->failed;
+}
+
+/* Rows stand as they were asked for, newest first; they are sent oldest first. */
+static bool put_rewound(struct shard *sh, struct blob *b, struct stream_attach *job)
+{
+    const struct store_read *read = job->rewind;
+    struct slice all = slice_of(read->bytes, read->bytes_count), packed = all;
+    struct marks rows = {0};
+    struct record r;
+    uint32_t bytes;
+    bool good = true;
+    while (good && packed.bytes > 0 && record_peek(packed, &r, &bytes) == RECORD_OK) {
+        uint32_t at = all.bytes - packed.bytes;
+        packed = slice_skip(packed, bytes);
+        if ((r.flags & RECORD_FOLDED) != 0) {    /* what has become of the row before it */
+            if (rows.count > 0) rows.list[rows.count - 1].at = at;
+        } else {
+            good = mark_put(sh, &rows, (struct mark){.at = at});
+        }
+    }
+    for (uint32_t i = 0; good && i < rows.count; i++) {
+        uint32_t index = read->newest_first ? rows.count - 1 - i : i;
+        good = record_peek(slice_skip(all, rows.list[index].at), &r, &bytes) == RECORD_OK &&
+               stream_blob_record(sh, job->st, b, &r, NULL);
+    }
+    job->historical = rows.count;
+    marks_free(sh, &rows);
+    return good;
+}
+
+static bool put_complete(struct shard *sh, struct blob *b, const struct stream_attach *job)
+{
+    const struct attach *a = job->a;
+    const struct store_read *r = job->rewind;
+    bool by_count = a->rewind == V2_REWIND_COUNT, by_limit = false, by_retention = false;
+    if (r != NULL) {
+        by_limit = r->more || (by_count && a->rewind_amount > sh->conf->history_max_page_size);
+        by_retention = r->head.rows_first > 1 &&
+                       (by_count || r->head.rows_first_ms > r->time_from_ms);
+    }
+    char text[256], id[V2_UUID_BYTES];
+    int n = snprintf(text, sizeof(text),
+                     "{\"historical_count\":%u,\"live_count\":%u,\"complete\":%s,"
+                     "\"truncated_by_retention\":%s,\"truncated_by_limit\":%s}",
+                     job->historical, job->live, by_limit || by_retention ? "false" : "true",
+                     by_retention ? "true" : "false", by_limit ? "true" : "false");
+    v2_uuid_write(id, rng_next(&sh->re.rng), rng_next(&sh->re.rng));
+    struct v2_out o = {
+        .event_json = slice_str("\"sockudo:rewind_complete\""), .channel = home_name(job->home),
+        .data_json = slice_of(text, (uint32_t)n), .message_id = slice_str(id),
+    };
+    return stream_blob_event(b, &o);
+}
+
+/* ---- all of it ---- */
+
+static bool put_missed(struct shard *sh, struct blob *b, struct stream_attach *job)
+{
+    if (job->a->recovered && job->hot) return put_hot(sh, b, job);
+    if (job->a->recovered) return put_range(sh, b, job);
+    return job->rewind == NULL || put_rewound(sh, b, job);
+}
+
+struct frame *stream_replay_frame(struct shard *sh, struct stream_attach *job)
+{
+    struct blob b = {.heap = sh->heap};
+    struct attach *a = job->a;
+    struct stream *st = job->st;
+    bool again = !job->replay && (job->letter.arg[1] & HOME_AGAIN) != 0;
+    bool good = true;
+    a->replayed = 0;
+    if (!job->replay) {
+        good = put_success(sh, &b, job->home, st, a->recovered ? a->serial : job->head,
+                           job->attach_serial);
+    }
+    if (good && st != NULL) good = put_missed(sh, &b, job);
+    if (good && job->gated && !again && !job->replay) good = put_live(sh, &b, job);
+    if (good && !job->replay && a->rewind != V2_REWIND_NONE) good = put_complete(sh, &b, job);
+    if (!good) b.failed = true;
+    return stream_blob_frame(sh, &b);
+}

@@ -1,0 +1,141 @@
+#include <stdlib.h>
+
+#include "store/reader.h"
+
+/* ---- folding ---- */
+
+static int op_add(struct reader_work *w, uint64_t hash, uint64_t delivery)
+{
+    enum { START = 64 };
+    if (w->ops_count == w->ops_room) {
+        uint32_t room = w->ops_room == 0 ? START : 2 * w->ops_room;
+        uint64_t *ops = realloc(w->ops, (size_t)room * 2 * sizeof *ops);
+        if (ops == NULL) return STORE_READ_MEMORY;
+        w->ops = ops;
+        w->ops_room = room;
+    }
+    w->ops[2 * w->ops_count] = hash;
+    w->ops[2 * w->ops_count + 1] = delivery;
+    w->ops_count++;
+    return STORE_READ_OK;
+}
+
+/* Starts from the base if it is old enough, else from the create. */
+static int fold_start(struct reader_source *s, struct reader_work *w, uint64_t message,
+                      uint64_t upto, bool ops)
+{
+    struct reader_base base;
+    int status = reader_base_find(s, message, &base);
+    if (status != STORE_READ_OK || !base.loaded || base.base.delivery > upto) return status;
+
+    err_t e = fold_apply(&w->fold, &base.r);
+    if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
+    w->fold.appends = base.base.appends;
+    w->fold.versions = base.base.versions;
+    for (uint32_t i = 0; ops && i < base.base.ops_count && status == STORE_READ_OK; i++) {
+        uint64_t pair[2];
+        memcpy(pair, base.ops.ptr + i * sizeof pair, sizeof pair);
+        status = op_add(w, pair[0], pair[1]);
+    }
+    s->steps++;
+    return status;
+}
+
+int reader_fold(struct reader_source *s, struct reader_work *w, uint64_t message, uint64_t upto,
+                bool ops)
+{
+    struct reader_walk walk;
+    struct reader_found f;
+    int status = STORE_READ_OK;
+
+    if (!w->folding || w->fold_message != message) {
+        fold_free(&w->fold);
+        w->folding = true;
+        w->fold_message = message;
+        status = fold_start(s, w, message, upto, ops);
+        if (status != STORE_READ_OK) return status;
+    }
+    reader_walk_open(&walk, s, message, w->fold.started ? w->fold.delivery : 0, upto, false);
+    while (!reader_over(s)) {
+        status = reader_walk_next(&walk, &f);
+        if (status == STORE_READ_NOT_FOUND) {
+            w->folding = false;
+            return w->fold.started ? STORE_READ_OK : STORE_READ_NOT_FOUND;
+        }
+        if (status != STORE_READ_OK) return status;
+        err_t e = fold_apply(&w->fold, &f.r);
+        if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
+        if (ops && f.r.op_hash != 0) status = op_add(w, f.r.op_hash, f.r.delivery);
+        if (status != STORE_READ_OK) return status;
+        s->steps++;
+    }
+    return READER_AGAIN;
+}
+
+/* Kept, and not behind what may be seen? */
+static int find_floor(struct reader_source *s, const struct store_read *r,
+                      const struct store_policy *policy)
+{
+    struct lane_floors floors;
+    if (!s->view.known || r->message == 0 || r->message > r->upto) return STORE_READ_NOT_FOUND;
+    err_t e = lane_floors(&s->view, policy, r->now_ms, &floors);
+    if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
+    return r->message < floors.version ? STORE_READ_NOT_FOUND : STORE_READ_OK;
+}
+
+int reader_message(struct reader_source *s, struct store_read *r, struct reader_work *w,
+                   const struct store_policy *policy)
+{
+    struct record folded;
+    int status = w->started ? STORE_READ_OK : find_floor(s, r, policy);
+    w->started = true;
+    if (status == STORE_READ_OK) status = reader_fold(s, w, r->message, r->upto, true);
+    if (status != STORE_READ_OK) return status;
+    fold_record(&w->fold, &folded);
+    r->appends = w->fold.appends;
+    r->versions = w->fold.versions;
+    w->items++;
+    return reader_put_record(w, &folded);
+}
+
+/* ---- versions ---- */
+
+int reader_versions(struct reader_source *s, struct store_read *r, struct reader_work *w,
+                    const struct store_policy *policy)
+{
+    struct reader_walk walk;
+    struct reader_found f;
+    int status;
+
+    if (!w->started) {
+        status = find_floor(s, r, policy);
+        if (status != STORE_READ_OK) return status;
+        status = reader_find(s, r->message, READER_ASIDE, &f);
+        if (status == STORE_READ_OK && !record_is_row(&f.r)) status = STORE_READ_NOT_FOUND;
+        if (status != STORE_READ_OK) return status;
+        w->at = r->from;
+        w->started = true;
+    }
+    reader_walk_open(&walk, s, r->message, w->at, r->upto, r->newest_first);
+    while (!reader_over(s)) {
+        status = reader_walk_next(&walk, &f);
+        if (status == STORE_READ_NOT_FOUND) return STORE_READ_OK;
+        if (status != STORE_READ_OK) return status;
+        bool full = w->items > 0 && w->out_bytes + f.packed.bytes > reader_bytes_max(r);
+        if (full || (r->limit != 0 && w->items == r->limit)) {
+            r->more = true;
+            return STORE_READ_OK;
+        }
+        if (reader_needs_context(&f.r)) status = reader_put_context(s, w, &f.r);
+        if (status == STORE_READ_NOT_FOUND) status = STORE_READ_IO;
+        if (status == STORE_READ_OK) status = reader_put(w, f.packed);
+        if (status == STORE_READ_OK && !reader_needs_context(&f.r)) {
+            status = reader_set_add(&w->contexts, f.r.delivery);
+        }
+        if (status != STORE_READ_OK) return status;
+        w->items++;
+        w->at = f.r.delivery;
+        s->steps++;
+    }
+    return READER_AGAIN;
+}

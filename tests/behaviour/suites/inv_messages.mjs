@@ -1,0 +1,185 @@
+/* inv_messages.mjs - invariants 1 to 7: messages, their versions and the frames that show them.
+ *
+ * Source   spec/messages-and-history.md 12; the half of 7 that is about rollup comes with it.
+ */
+import { suite } from '../runner.mjs';
+import { assert } from '../expect.mjs';
+import { Lives, jumping_clock, mem, mem_config, reader, v2 } from '../memory.mjs';
+import { create, fold, message_path, mutate, read_channel, read_message, read_state,
+         read_versions } from '../stored.mjs';
+import { header } from '../v2_client.mjs';
+
+const s = suite('inv messages', { config: mem_config, parallel: 6 });
+const A = mem.app;
+const many = (n, fn) => Promise.all(Array.from({ length: n }, (_, i) => fn(i)));
+const send = (t, path, body) => t.api(A, 'POST', path, { body });
+
+s.test('invariant 1: every one of many concurrent appends is in the text once, in order',
+  async (t) => {
+    const c = t.name();
+    const { message_serial } = await create(t.port, A, c, '');
+    const acks = await many(200, (i) =>
+      mutate(t.port, A, c, message_serial, 'append', { data: `<${i}>` }));
+    for (const field of ['version_serial', 'delivery_serial']) {
+      assert.equal(new Set(acks.map((a) => a[field])).size, 200, `${field}s are distinct`);
+    }
+    const by_serial = acks.map((a, i) => ({ a, i }))
+      .sort((x, y) => x.a.delivery_serial - y.a.delivery_serial);
+    const text = by_serial.map(({ i }) => `<${i}>`).join('');
+    assert.equal((await read_message(t.port, A, c, message_serial)).data, text);
+    const versions = await read_versions(t.port, A, c, message_serial);
+    assert.equal(versions.length, 201);
+  });
+
+/* One of everything that may be asked of a channel, accepted or not. */
+async function any_request(t, c, messages, i) {
+  const message = messages[i % messages.length];
+  const at = message_path(c, message);
+  switch (i % 8) {
+    case 0: return create(t.port, A, c, `new ${i}`);
+    case 1: case 2: return send(t, `${at}/append`, { data: `<${i}>`, op_id: `op-${i % 24}` });
+    case 3: return send(t, `${at}/append`, { data: `<${i}>` });
+    case 4: return send(t, `${at}/append`, { data: '' });
+    case 5: return send(t, `${at}/update`, { data: `again ${i}` });
+    case 6: return send(t, `${message_path(c, 'unknown')}/append`, { data: 'x' });
+    default: return send(t, `${at}/delete`, { description: `gone ${i}` });
+  }
+}
+
+s.test('invariant 2: delivery serials are 1 to K whatever ran at once', async (t) => {
+  const c = t.name();
+  const messages = await many(6, async () => (await create(t.port, A, c, 'a')).message_serial);
+  await many(240, (i) => any_request(t, c, messages, i));
+  const stored = await read_channel(t.port, A, c, { limit: 17 });
+  assert.ok(stored.head >= 6 + 30 * 4, `only ${stored.head} versions`);
+});
+
+const REFUSED = [
+  ['/append', { data: '' }, 400], ['/append', {}, 422], ['/append', { data: 5 }, 422],
+  ['/update', {}, 400], ['/update', { clear_fields: ['data', 'data'] }, 400],
+  ['/update', { data: 'x', clear_fields: ['data'] }, 400],
+  ['/delete', { data: 'x', clear_fields: ['data'] }, 400],
+  ['/append', { data: 'x', op_id: '' }, 400],
+  ['/append', { data: 'x', op_id: 'o'.repeat(65) }, 400],
+  ['/append', { data: 'x', socket_id: '1.1' }, 401], ['/append', { data: 'x', op_id: 'used' }, 400],
+];
+
+s.test('invariant 3: what is refused leaves nothing behind', async (t) => {
+  const c = t.name();
+  const { message_serial } = await create(t.port, A, c, 'text', { message_id: 'once' });
+  const structured = await create(t.port, A, c, 'text');
+  await mutate(t.port, A, c, structured.message_serial, 'update', { data: { not: 'text' } });
+  await mutate(t.port, A, c, message_serial, 'append', { data: '.', op_id: 'used' });
+  const ws = await v2(t);
+  const v1 = await t.open(A);
+  await ws.subscribe(c);
+  ws.frames.length = ws.at = 0;
+  v1.send({ event: 'pusher:subscribe', data: { channel: c, auth: '' } });
+  await v1.until('pusher_internal:subscription_succeeded');
+  const before = await read_channel(t.port, A, c);
+  const state = await read_state(t.port, A, c);
+  for (const [path, body, status] of REFUSED) {
+    const r = await send(t, `${message_path(c, message_serial)}${path}`, body);
+    assert.equal(r.status, status, `${path} ${JSON.stringify(body)}: ${r.status} ${r.text}`);
+  }
+  const more = [
+    [`${message_path(c, structured.message_serial)}/append`, { data: 'x' }, 400],
+    [`${message_path(c, `${message_serial}0`)}/append`, { data: 'x' }, 404],
+    ['/events', { name: 'note', channel: c, data: 'other', message_id: 'once' }, 400],
+    ['/events', { name: 'n'.repeat(201), channel: c, data: 'x' }, 400],
+  ];
+  for (const [path, body, status] of more) {
+    const r = await send(t, path, body);
+    assert.equal(r.status, status, `${path} ${JSON.stringify(body)}: ${r.status} ${r.text}`);
+  }
+  assert.deepEqual(await ws.flush(), []);
+  assert.deepEqual(await v1.flush(), []);
+  const after = await read_channel(t.port, A, c);
+  const in_order = (v) => [...v].sort((x, y) => x[0] - y[0]);
+  assert.deepEqual(in_order(after.versions), in_order(before.versions));
+  assert.deepEqual(await read_state(t.port, A, c), state);
+  const next = await mutate(t.port, A, c, message_serial, 'append', { data: '!' });
+  assert.equal(next.delivery_serial, before.head + 1, 'the next serial is not used up');
+});
+
+s.test('invariant 4: both serials of versions give one order, identity is constant', async (t) => {
+  const c = t.name();
+  const messages = await many(5, async () => (await create(t.port, A, c, 'a')).message_serial);
+  const actions = ['append', 'update', 'delete'];
+  await many(100, (i) => mutate(t.port, A, c, messages[i % 5], actions[i % 3],
+                                i % 3 === 2 ? {} : { data: `<${i}>` }));
+  const stored = await read_channel(t.port, A, c);     /* checks every message's versions */
+  for (const m of messages) {
+    const down = await read_versions(t.port, A, c, m, { direction: 'newest_first', limit: 7 });
+    assert.deepEqual(down.reverse(), stored.messages.get(m).versions);
+  }
+});
+
+s.test('invariant 5: version serials rise though the clock steps back', async (t) => {
+  const clock = jumping_clock(t);
+  const lives = new Lives(t);
+  await lives.start({ env: clock.env });
+  const { message_serial } = await create(lives.port, A, 'steps', '');
+  const at = [];
+  for (const seconds of [0, 300, -300, 290, -10, 0]) {
+    clock.shift(seconds);
+    const from = Math.floor(Date.now() / 1000) + seconds;
+    await many(10, () => mutate(lives.port, A, 'steps', message_serial, 'append', { data: '.' }));
+    const latest = await read_message(lives.port, A, 'steps', message_serial);
+    at.push([from, latest.version.timestamp_ms / 1000]);
+  }
+  assert.ok(at[1][1] >= at[1][0] - 2, `the clock really moved: ${JSON.stringify(at)}`);
+  clock.shift(-300);
+  await lives.kill();
+  await lives.start({ env: clock.env });
+  await many(10, () => mutate(lives.port, A, 'steps', message_serial, 'append', { data: '.' }));
+  const { messages } = await read_channel(lives.port, A, 'steps');
+  const { versions } = messages.get(message_serial);   /* checked: they rise */
+  assert.equal(versions.length, 71);
+  versions.reduce((before, v) => {
+    assert.ok(v.version.timestamp_ms >= before.version.timestamp_ms, 'times do not fall');
+    return v;
+  });
+});
+
+s.test('invariant 6: every subscriber gets live frames in the order of delivery serials',
+  async (t) => {
+    const c = t.name();
+    const readers = await many(7, (i) => reader(t, [c], { full: i % 2 === 1 }));
+    const acks = await many(8, (i) => create(t.port, A, c, `${i}`));
+    const messages = acks.map((a) => a.message_serial);
+    await many(400, (i) => mutate(t.port, A, c, messages[i % 8], i % 9 === 0 ? 'update' : 'append',
+                                  { data: `<${i}>` }));
+    for (const r of readers) await r.reach(c, 408);    /* a view refuses any other order */
+    readers.forEach((r) => r.check());
+  });
+
+s.test('invariant 7: delta, full and GET give the same text at every version', async (t) => {
+  const c = t.name();
+  const at = { delta: new Map(), full: new Map() };
+  const delta = await reader(t, [c]);
+  const full = await reader(t, [c], { full: true,
+    saw: (_, m) => at.full.set(m.serial, [header(m, 'message_serial'), m.data]) });
+  const messages = await many(4, async (i) => (await create(t.port, A, c, `${i}`)).message_serial);
+  const gets = new Map();
+  await many(160, async (i) => {
+    const kind = i % 20 === 7 ? 'update' : i % 40 === 9 ? 'delete' : 'append';
+    await mutate(t.port, A, c, messages[i % 4], kind, kind === 'delete' ? { clear_fields: ['data'] }
+      : { data: `<${i}>` });
+    const m = await read_message(t.port, A, c, messages[i % 4]);
+    gets.set(m.delivery_serial, [m.message_serial, m.data]);
+  });
+  await delta.reach(c, 164);
+  await full.reach(c, 164);
+  const { messages: stored } = await read_channel(t.port, A, c);
+  for (const [id, { versions, item }] of stored) {
+    fold(versions, (v, state) => at.delta.set(v.delivery_serial, [id, state.data]));
+    assert.equal(delta.view(c).messages.get(id).data, item.data);
+    assert.equal(full.view(c).messages.get(id).data, item.data);
+  }
+  assert.equal(at.full.size, 164);
+  assert.deepEqual([...at.full].sort((a, b) => a[0] - b[0]),
+                   [...at.delta].sort((a, b) => a[0] - b[0]));
+  for (const [serial, seen] of gets) assert.deepEqual(seen, at.delta.get(serial));
+});
+
