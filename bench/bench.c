@@ -27,7 +27,7 @@ static bool name_known(const char *known, const char *name)
 
 void bench_open(int argc, char **argv, const char *names_known, uint32_t seconds_max)
 {
-    static const char common[] = "server,port";   /* of server_start */
+    static const char common[] = "server,port,v2,history";   /* of server, load */
 
     run.argc = argc;
     run.argv = argv;
@@ -166,7 +166,8 @@ void bench_figure(const char *name, double value, const char *unit, enum bench_b
     }
     met = met && isfinite(value);
     run.missed |= !met;
-    printf("FIGURE %s | %.6g | %s | ", name, value, unit);
+    printf("FIGURE %s%s%s | %.6g | %s | ", name, bench_arg("v2", 0) != 0 ? "_v2" : "",
+           bench_arg("history", 0) != 0 ? "_history" : "", value, unit);
     if (kind == BENCH_NOTE) printf("- | noted\n");
     else printf("%s %.6g | %s\n", signs[kind], bar, met ? "met" : "MISSED");
 }

@@ -18,7 +18,9 @@ struct bench_spread {
 };
 
 /* names_known: comma-separated option names, each given as `--name value`. `seconds_max` bounds
- * the whole program. */
+ * the whole program. Known to all: server and port; v2 (1: sockets speak Protocol V2), history (1:
+ * the server keeps history, versions and a replay ring), which the names of the figures then
+ * show. */
 void bench_open(int argc, char **argv, const char *names_known, uint32_t seconds_max);
 /* 0 when every bar was met, else 1. */
 int bench_close(void);

@@ -24,7 +24,7 @@ static uint64_t joined;
 static void on_item(void *ctx, uint32_t id, const struct wire_item *item)
 {
     (void)ctx, (void)id;
-    static const char succeeded[] = "pusher_internal:subscription_succeeded";
+    static const char succeeded[] = "_internal:subscription_succeeded";
     if (memmem(item->ptr, item->bytes, succeeded, sizeof succeeded - 1) == NULL) {
         bench_die("not an answer: %.*s", (int)item->bytes, (const char *)item->ptr);
     }

@@ -53,10 +53,11 @@ struct load {
     struct load_counts counts;
 };
 
-static const char upgrade[] =
-    "GET /app/app-key?protocol=7&client=bench&version=1.0&flash=false HTTP/1.1\r\n"
-    "Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+#define UPGRADE(protocol)                                                                     \
+    "GET /app/app-key?protocol=" protocol "&client=bench&version=1.0&flash=false HTTP/1.1\r\n" \
+    "Host: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"                         \
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+static const char upgrade[2][256] = {UPGRADE("7"), UPGRADE("2")};   /* by load_conf.v2 */
 
 static struct bank *bank_of(struct load *l, uint32_t id)
 {
@@ -104,6 +105,7 @@ void load_open(struct load **out, const struct load_conf *conf)
 {
     struct load *l = bench_calloc(1, sizeof *l);
     l->conf = *conf;
+    l->conf.v2 |= bench_arg("v2", 0) != 0;
     if (l->conf.bank_slots == 0) l->conf.bank_slots = BANK_SLOTS;
     if (l->conf.recv_bytes == 0) l->conf.recv_bytes = RECV_BYTES;
     if (l->conf.recv_buffers == 0) l->conf.recv_buffers = RECV_BUFFERS;
@@ -217,7 +219,8 @@ void load_connect(struct load *l, enum load_kind kind, uint32_t id)
     mark(sqe, id, STEP_CONNECT, (kind == LOAD_WS ? quiet : IOSQE_IO_LINK) | IOSQE_FIXED_FILE);
     if (kind == LOAD_WS) {
         sqe = get_sqe(b);
-        io_uring_prep_send(sqe, slot, upgrade, sizeof upgrade - 1, MSG_NOSIGNAL | MSG_WAITALL);
+        const char *text = upgrade[l->conf.v2];
+        io_uring_prep_send(sqe, slot, text, strlen(text), MSG_NOSIGNAL | MSG_WAITALL);
         mark(sqe, id, STEP_UPGRADE, quiet | IOSQE_FIXED_FILE);
     }
     arm_recv(l, id);
@@ -275,7 +278,7 @@ static void opened(struct load *l, uint32_t id)
 
 static void take_item(struct load *l, uint32_t id, const struct wire_item *item)
 {
-    static const char established[] = "pusher:connection_established";
+    static const char established[] = ":connection_established";
     struct conn      *c = &l->conns[id];
 
     if (c->kind == LOAD_WS && !c->upgraded) {

@@ -16,7 +16,7 @@
 #include "bench/wire.h"
 
 enum load_kind {
-    LOAD_WS,      /* upgrades; open once pusher:connection_established was received */
+    LOAD_WS,      /* upgrades; open once connection_established was received */
     LOAD_RAW,     /* frames at once, no upgrade; open once connected */
     LOAD_HTTP,    /* replies; open once connected */
 };
@@ -33,6 +33,7 @@ struct load_conf {
     uint32_t sources_count;    /* addresses to come from, 127.0.8.x; 0: the default one */
     uint32_t source_first;     /* x of the first. Ports of closed connections rest for a while */
     uint32_t rcvbuf_bytes;     /* SO_RCVBUF; 0: the system's default */
+    bool     v2;               /* LOAD_WS speaks Protocol V2; also by the option --v2 1 */
     void    *ctx;
     void (*on_open)(void *ctx, uint32_t id);                                /* may be NULL */
     void (*on_item)(void *ctx, uint32_t id, const struct wire_item *item);  /* may be NULL */

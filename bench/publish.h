@@ -26,7 +26,12 @@ bool publish_owns(const struct publish *p, uint32_t id);
 int  publish_idle(const struct publish *p);
 /* `data` must need no JSON escapes. */
 void publish_send(struct publish *p, int conn, const char *channel, const char *data);
+/* Any other signed POST: `path` behind /apps/app-id, `body` whole. */
+void publish_post(struct publish *p, int conn, const char *path, const char *body);
 void publish_reply(struct publish *p, uint32_t id, const struct wire_item *item);
 
-/* The request itself; returns its length. */
+/* The requests themselves; return their length. A GET leaves `body` NULL. */
 uint32_t publish_request(char *out, uint32_t out_bytes, const char *channel, const char *data);
+uint32_t publish_signed(char *out, uint32_t out_bytes, const char *path, const char *body);
+/* The path and query of a signed GET. */
+uint32_t publish_signed_path(char *out, uint32_t out_bytes, const char *path);

@@ -28,10 +28,13 @@ PLAN = [
          "--publishers 1 --pairs 1 --messages 40 --warm 10 --bar-percent 0"),
         ("bench_fanout", "--publishers 32 --window 64 --pairs 5 --messages 6400 --bar-percent 75",
          "--publishers 16 --pairs 1 --messages 100 --warm 20 --bar-percent 0"),
+        ("bench_fanout", "--publishers 1 --pairs 7 --v2 1",
+         "--publishers 1 --pairs 1 --messages 40 --warm 10 --bar-percent 0 --v2 1"),
     ], "The server and the bare loop (`limit_fanout`) in turn: same core, same receivers, same "
        "frame length, same frames per send. Wall: frames per second as the receivers saw them. "
        "CPU: frames per CPU second of the sending process. The second run publishes over 32 "
-       "connections, so that frames coalesce."),
+       "connections, so that frames coalesce. Names that end in _v2: the subscribers speak "
+       "Protocol V2."),
     ("scale", "From one shard to two", [
         ("bench_scale", "--pairs 7", "--pairs 1 --subs 500 --messages 20 --bar-percent 0"),
     ], "A burst to receivers that do not read while the clock runs: one shard, two shards, one "
@@ -41,8 +44,11 @@ PLAN = [
     ], "Upgrades to `pusher:connection_established`, divided by the server's CPU seconds."),
     ("memory", "Memory per connection", [
         ("bench_memory", "", "--conns 2000"),
+        ("bench_memory", "--v2 1", "--conns 2000 --v2 1"),
+        ("bench_memory", "--v2 1 --history 1", "--conns 2000 --v2 1 --history 1"),
     ], "Growth over 15,000 connections after 20 rounds of 1,000 that came and went, each case on "
-       "a server of its own."),
+       "a server of its own. Names that end in _v2: Protocol V2; in _history: every channel has "
+       "history and recovery."),
     ("capacity", "200,000 connections", [
         ("bench_capacity", "--heartbeat-seconds 60",
          "--conns 4000 --idle-seconds 2 --setup-bar 0"),
@@ -59,6 +65,32 @@ PLAN = [
         ("bench_latency", "", "--conns 1000 --channels 100 --peak-seconds 1 --seconds 2"),
     ], "10,000 sockets in 1,000 channels, open loop, from the due time of the publish. Generator "
        "and server share the machine's cores."),
+    ("append", "Signed durable appends, one core", [
+        ("bench_append", "", "--conns 64 --warm-seconds 1 --seconds 1 --limit-seconds 1 --bar 0"),
+        ("limit_commit", "", "--seconds 1"),
+    ], "256 kept-alive connections, each append answered when it is durable; a shard and its "
+       "lane's threads on one core, the generator on the other. The bar is the smaller of 60,000 "
+       "and 0.8 of the bare group commit with the same records at the same concurrency on the "
+       "same disk."),
+    ("delivery", "Append to delivery at half of peak load", [
+        ("bench_delivery", "", "--conns 64 --peak-seconds 1 --seconds 1"),
+    ], "256 channels with one V2 subscriber each, durable, open loop, from the due time of the "
+       "append until the subscriber has the frame."),
+    ("lane", "The lane alone", [
+        ("bench_lane", "", "--warm-seconds 1 --seconds 1 --bar 0"),
+    ], "The store without the server: batches of appends to one lane, each answered when it is "
+       "durable, while its wal is packed into segments."),
+    ("commit", "Commits while everything else goes on", [
+        ("bench_commit", "", "--keep-seconds 1 --warm-seconds 3 --seconds 1"),
+    ], "Duration of the commit that each batch was in, while segments are written, cold reads run "
+       "without pause and retention deletes."),
+    ("growth", "An append to a long message", [
+        ("bench_growth", "", "--messages 4 --appends 512 --message-kb 128 --ratio-percent 1000"),
+    ], "1 MiB messages built of 4,096 appends each, read by delta subscribers: the last eighth of "
+       "the appends against the first."),
+    ("restart", "Restart with 1 GiB of history", [
+        ("bench_restart", "", "--mib 16 --channels 50"),
+    ], "Page cache dropped, from the start of the process to the answer of GET history."),
     ("soak", "Long mixed run", [
         ("bench_soak", "--seconds {soak}",
          "--conns 400 --warm-seconds 6 --seconds 14 --changes 300"),

@@ -19,8 +19,12 @@
 #include "bench/bench.h"
 
 enum { START_TRIES = 200, STOP_TRIES = 1000, TRY_NS = 50000000, STOP_TRY_NS = 10000000,
-       WAIT_TRY_NS = 20000000,
+       WAIT_TRY_NS = 20000000, AGAIN_TRY_NS = 2000000, AGAIN_TRIES = 15000,
        BODY_BYTES = 1 << 20 };
+
+const char *const server_history[] = {
+    "--set", "history.enabled=true", "--set", "versioned_messages.enabled=true",
+    "--set", "connection_recovery.enabled=true", "--set", "history.lanes=1", NULL};
 
 static const char *binary(char *out, uint32_t bytes)
 {
@@ -46,9 +50,12 @@ static void child(const struct server *s, const char *path, uint32_t shards, int
     const char *own[] = {"--port", texts[0], "--metrics-port", texts[1], "--shards", texts[2],
                          "--data-dir", s->dir};
     for (uint32_t i = 0; i < sizeof own / sizeof *own; i++) argv[n++] = own[i];
-    for (uint32_t i = 0; extra != NULL && extra[i] != NULL; i++) {
-        if (n + 1 == SERVER_ARGS_MAX) _exit(126);
-        argv[n++] = extra[i];
+    const char *const *lists[] = {bench_arg("history", 0) != 0 ? server_history : NULL, extra};
+    for (uint32_t k = 0; k < 2; k++) {
+        for (uint32_t i = 0; lists[k] != NULL && lists[k][i] != NULL; i++) {
+            if (n + 1 == SERVER_ARGS_MAX) _exit(126);
+            argv[n++] = lists[k][i];
+        }
     }
     bench_pin(cpu);
 
@@ -69,6 +76,14 @@ static void die_with_log(const struct server *s, const char *what)
     bench_die("%s; its log begins:\n%s", what, text);
 }
 
+static void launch(struct server *s, const char *program, uint32_t shards, int cpu,
+                   const char *const *extra)
+{
+    s->pid = fork();
+    if (s->pid < 0) bench_die("fork: %s", strerror(errno));
+    if (s->pid == 0) child(s, program, shards, cpu, extra);
+}
+
 void server_start(struct server *s, uint32_t shards, int cpu, const char *const *extra)
 {
     char path[600], body[256];
@@ -77,11 +92,7 @@ void server_start(struct server *s, uint32_t shards, int cpu, const char *const 
     s->metrics_port = (uint16_t)(s->port + 1);
     if (mkdtemp(s->dir) == NULL) bench_die("cannot make a directory under /tmp");
 
-    const char *program = binary(path, sizeof path);
-    s->pid = fork();
-    if (s->pid < 0) bench_die("fork: %s", strerror(errno));
-    if (s->pid == 0) child(s, program, shards, cpu, extra);
-
+    launch(s, binary(path, sizeof path), shards, cpu, extra);
     for (uint32_t i = 0; i < START_TRIES; i++) {
         int status;
         if (waitpid(s->pid, &status, WNOHANG) != 0) die_with_log(s, "the server ended at once");
@@ -97,11 +108,28 @@ static int remove_one(const char *path, const struct stat *st, int kind, struct 
     return remove(path);
 }
 
-void server_stop(struct server *s)
+uint64_t server_again(struct server *s, uint32_t shards, int cpu, const char *const *extra,
+                      const char *path)
+{
+    char     program[600], body[4096];
+    uint64_t start_ns = bench_now_ns();
+
+    launch(s, binary(program, sizeof program), shards, cpu, extra);
+    for (uint32_t i = 0; i < AGAIN_TRIES; i++) {
+        int status;
+        if (waitpid(s->pid, &status, WNOHANG) != 0) die_with_log(s, "the server ended at once");
+        if (server_get(s->port, path, body, sizeof body) == 200) return bench_now_ns() - start_ns;
+        bench_sleep_ns(AGAIN_TRY_NS);
+    }
+    die_with_log(s, "the server does not answer");
+    return 0;
+}
+
+void server_end(struct server *s, int signal)
 {
     int status = 0;
 
-    kill(s->pid, SIGTERM);
+    kill(s->pid, signal);
     for (uint32_t i = 0; i < STOP_TRIES; i++) {
         if (waitpid(s->pid, &status, WNOHANG) != 0) break;
         if (i + 1 == STOP_TRIES) {
@@ -112,9 +140,14 @@ void server_stop(struct server *s)
         }
         bench_sleep_ns(STOP_TRY_NS);
     }
-    if (WIFSIGNALED(status)) die_with_log(s, "the server died of a signal");
-    nftw(s->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
+    if (WIFSIGNALED(status) && signal != SIGKILL) die_with_log(s, "the server died of a signal");
     s->pid = 0;
+}
+
+void server_stop(struct server *s)
+{
+    server_end(s, SIGTERM);
+    nftw(s->dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 }
 
 /* All of a small file, 0-terminated. */
@@ -197,7 +230,7 @@ uint32_t server_get(uint16_t port, const char *path, char *body, uint32_t body_b
     struct sockaddr_in a = {.sin_family = AF_INET, .sin_port = htons(port),
                             .sin_addr.s_addr = htonl(0x7f000001)};
     struct timeval     limit = {5, 0};
-    char               request[256];
+    char               request[1024];
     uint32_t           have = 0, status = 0;
     int                fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 

@@ -26,6 +26,13 @@ struct server_memory { uint64_t anon_bytes, rss_bytes; };
  * one. `cpu`: the only core it may use, or -1. `extra`: more arguments, NULL at the end. */
 void server_start(struct server *s, uint32_t shards, int cpu, const char *const *extra);
 void server_stop(struct server *s);
+/* Ends it by a signal and keeps its directory; starts it there again and returns once it answers
+ * `path` with 200, with the time from the start until then. `path` may be made for that moment. */
+void     server_end(struct server *s, int signal);
+uint64_t server_again(struct server *s, uint32_t shards, int cpu, const char *const *extra,
+                      const char *path);
+/* `extra` of a server with history, versioned messages and recovery, and one lane. */
+extern const char *const server_history[];
 
 double   server_cpu_seconds(pid_t pid);            /* user and system, of all threads */
 struct   server_memory server_memory(pid_t pid);

@@ -69,7 +69,7 @@ static void learn(struct subs *s, const struct wire_item *item)
 
 void subs_take(struct subs *s, uint32_t id, const struct wire_item *item)
 {
-    static const char succeeded[] = "pusher_internal:subscription_succeeded";
+    static const char succeeded[] = "_internal:subscription_succeeded";
 
     if (item->kind == WIRE_TEXT && s->frames == 0 &&
         memmem(item->ptr, item->bytes, succeeded, sizeof succeeded - 1) != NULL) {
