@@ -106,7 +106,7 @@ bool pusher_user_parse(struct slice user_data, struct pusher_user *out,
 
 /* {"event":E,"channel":C,"data":D[,"user_id":U]}: E and D are raw JSON as given (D must be compact
  * and valid), C is plain text to be quoted; C, D and U may have ptr NULL to be left out; U is raw
- * JSON.
+ * JSON. A name that begins with "sockudo" in place of "pusher" gets V1's word.
  * pusher_event_bytes is an upper bound good enough to allocate by. */
 struct pusher_out { struct slice event_json, channel, data_json, user_id_json; };
 uint32_t pusher_event_bytes(const struct pusher_out *o);

@@ -14,7 +14,7 @@ static const char event_key[] = "{\"event\":", channel_key[] = ",\"channel\":",
 
 static uint32_t event_payload_bytes(const struct pusher_out *o, bool has_data, uint32_t data_bytes)
 {
-    uint32_t bytes = PUT_BYTES(event_key) + o->event_json.bytes + 1;
+    uint32_t bytes = PUT_BYTES(event_key) + put_event_bytes(o->event_json, PUT_PUSHER) + 1;
     if (o->channel.ptr != NULL) bytes += PUT_BYTES(channel_key) + json_quote_bytes(o->channel);
     if (has_data) bytes += PUT_BYTES(data_key) + data_bytes;
     if (o->user_id_json.ptr != NULL) bytes += PUT_BYTES(user_key) + o->user_id_json.bytes;
@@ -24,8 +24,7 @@ static uint32_t event_payload_bytes(const struct pusher_out *o, bool has_data, u
 /* Everything in front of the value of data. */
 static uint8_t *event_begin(const struct pusher_out *o, bool has_data, uint8_t *at)
 {
-    at = PUT(at, event_key);
-    at = put_slice(at, o->event_json);
+    at = put_event(PUT(at, event_key), o->event_json, PUT_PUSHER);
     if (o->channel.ptr != NULL) {
         at = PUT(at, channel_key);
         at += json_quote(o->channel, at);

@@ -38,6 +38,35 @@ static inline uint8_t *put_u64(uint8_t *at, uint64_t value)
     return at + digits;
 }
 
+/* An event's name, a raw JSON string, in the words of one protocol: "pusher:x" and "sockudo:x" are
+ * the same event, as are "pusher_internal:x" and "sockudo_internal:x". */
+enum put_words { PUT_PUSHER, PUT_SOCKUDO };
+
+static inline bool put_renamed(struct slice event_json, enum put_words to)
+{
+    const char *from = to == PUT_PUSHER ? "\"sockudo" : "\"pusher";
+    if (!slice_starts(event_json, from)) return false;
+    struct slice rest = slice_skip(event_json, (uint32_t)strlen(from));
+    return slice_starts(rest, ":") || slice_starts(rest, "_internal:");
+}
+
+static inline uint32_t put_event_bytes(struct slice event_json, enum put_words to)
+{
+    if (!put_renamed(event_json, to)) return event_json.bytes;
+    return to == PUT_PUSHER ? event_json.bytes - 1 : event_json.bytes + 1;
+}
+
+static inline uint8_t *put_event(uint8_t *at, struct slice event_json, enum put_words to)
+{
+    if (!put_renamed(event_json, to)) return put_slice(at, event_json);
+    if (to == PUT_PUSHER) {
+        at = PUT(at, "\"pusher");
+        return put_slice(at, slice_skip(event_json, PUT_BYTES("\"sockudo")));
+    }
+    at = PUT(at, "\"sockudo");
+    return put_slice(at, slice_skip(event_json, PUT_BYTES("\"pusher")));
+}
+
 /* Start a text frame of `payload_bytes`; returns where the payload goes. */
 static inline uint8_t *put_header(uint8_t *out, uint32_t payload_bytes)
 {

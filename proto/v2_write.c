@@ -99,16 +99,6 @@ static const char event_key[] = "{\"event\":", channel_key[] = ",\"channel\":",
                   id_key[] = ",\"message_id\":", stream_key[] = ",\"stream_id\":",
                   serial_key[] = ",\"serial\":", extras_key[] = ",\"extras\":";
 
-/* The same names are V1's with another first word. */
-static const char old_word[] = "\"pusher", new_word[] = "\"sockudo";
-
-static bool event_renamed(struct slice event_json)
-{
-    if (!slice_starts(event_json, old_word)) return false;
-    struct slice rest = slice_skip(event_json, PUT_BYTES(old_word));
-    return slice_starts(rest, ":") || slice_starts(rest, "_internal:");
-}
-
 static uint32_t raw_bytes(uint32_t key_bytes, struct slice value)
 {
     return value.ptr != NULL ? key_bytes + value.bytes : 0;
@@ -121,7 +111,7 @@ static uint32_t text_bytes(uint32_t key_bytes, struct slice value)
 
 static uint32_t payload_bytes(const struct v2_out *o, uint32_t data_bytes)
 {
-    uint32_t bytes = PUT_BYTES(event_key) + o->event_json.bytes + event_renamed(o->event_json) + 1;
+    uint32_t bytes = PUT_BYTES(event_key) + put_event_bytes(o->event_json, PUT_SOCKUDO) + 1;
     bytes += text_bytes(PUT_BYTES(channel_key), o->channel) + data_bytes;
     bytes += raw_bytes(PUT_BYTES(name_key), o->name_json);
     bytes += text_bytes(PUT_BYTES(user_key), o->user_id);
@@ -155,13 +145,7 @@ static uint8_t *put_text(uint8_t *at, const char *key, uint32_t key_bytes, struc
 /* Everything in front of data. */
 static uint8_t *event_begin(const struct v2_out *o, uint8_t *at)
 {
-    at = PUT(at, event_key);
-    if (event_renamed(o->event_json)) {
-        at = PUT(at, new_word);
-        at = put_slice(at, slice_skip(o->event_json, PUT_BYTES(old_word)));
-    } else {
-        at = put_slice(at, o->event_json);
-    }
+    at = put_event(PUT(at, event_key), o->event_json, PUT_SOCKUDO);
     return PUT_TEXT(at, channel_key, o->channel);
 }
 

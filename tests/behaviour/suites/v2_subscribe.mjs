@@ -206,6 +206,19 @@ s.test('V1 and V2 sockets on one channel: their own success, the same event', as
   assert.equal((await one.take()).text, text);
   assert.equal((await two.take()).text, text, 'without memory there is nothing to add');
 });
+s.test('names with a prefix have the word of the protocol', async (t) => {
+  const channel = t.name();
+  const [one, two] = [await t.open(v2_app), await open_v2(t)];
+  await join(one, channel);
+  await join_v2(two, channel);
+  for (const rest of [':zip', '_internal:zip']) {
+    for (const word of ['pusher', 'sockudo']) {
+      await t.publish(v2_app, channel, word + rest, 'x');
+      is_event(await one.next(), { event: `pusher${rest}`, channel, data: 'x' });
+      is_event(await two.next(), { event: `sockudo${rest}`, channel, data: 'x' });
+    }
+  }
+});
 s.test('extras, tags and message_id reach V2 only', async (t) => {
   const channel = t.name();
   const [one, two] = [await t.open(v2_app), await open_v2(t)];

@@ -207,18 +207,28 @@ static void v2_events_have_their_fields_in_order(void **state)
                                "\"serial\":18446744073709551615}");
 }
 
-static void v2_events_speak_of_sockudo(void **state)
+static void names_have_the_word_of_the_protocol(void **state)
 {
-    static const struct { const char *from, *to; } list[] = {
-        {"\"pusher:x\"", "{\"event\":\"sockudo:x\"}"},
-        {"\"pusher_internal:x\"", "{\"event\":\"sockudo_internal:x\"}"},
-        {"\"pushers:x\"", "{\"event\":\"pushers:x\"}"},
-        {"\"pusher\"", "{\"event\":\"pusher\"}"},
-        {"\"sockudo:x\"", "{\"event\":\"sockudo:x\"}"},
+    static const struct { const char *from, *v2, *v1; } list[] = {
+        {"\"pusher:x\"", "{\"event\":\"sockudo:x\"}", "{\"event\":\"pusher:x\"}"},
+        {"\"sockudo:x\"", "{\"event\":\"sockudo:x\"}", "{\"event\":\"pusher:x\"}"},
+        {"\"pusher_internal:x\"", "{\"event\":\"sockudo_internal:x\"}",
+         "{\"event\":\"pusher_internal:x\"}"},
+        {"\"sockudo_internal:x\"", "{\"event\":\"sockudo_internal:x\"}",
+         "{\"event\":\"pusher_internal:x\"}"},
+        {"\"pushers:x\"", "{\"event\":\"pushers:x\"}", "{\"event\":\"pushers:x\"}"},
+        {"\"sockudos:x\"", "{\"event\":\"sockudos:x\"}", "{\"event\":\"sockudos:x\"}"},
+        {"\"pusher\"", "{\"event\":\"pusher\"}", "{\"event\":\"pusher\"}"},
+        {"\"sockudo\"", "{\"event\":\"sockudo\"}", "{\"event\":\"sockudo\"}"},
     };
     for (size_t i = 0; i < sizeof list / sizeof list[0]; i++) {
         struct v2_out o = {.event_json = slice_str(list[i].from)};
-        assert_event(&o, list[i].to);
+        struct pusher_out old = {.event_json = o.event_json};
+        uint8_t frame[64];
+        assert_event(&o, list[i].v2);
+        uint32_t bytes = pusher_event_write(&old, frame);
+        assert_int_equal(bytes, pusher_event_bytes(&old));
+        assert_frame(frame, bytes, list[i].v1);
     }
 }
 
@@ -306,7 +316,7 @@ int main(void)
         cmocka_unit_test(v2_serial_syntax_is_checked_with_the_exact_text),
         cmocka_unit_test(v2_uuids_are_of_version_4),
         cmocka_unit_test(v2_events_have_their_fields_in_order),
-        cmocka_unit_test(v2_events_speak_of_sockudo),
+        cmocka_unit_test(names_have_the_word_of_the_protocol),
         cmocka_unit_test(v2_version_headers_join_the_publishers_extras),
         cmocka_unit_test(v2_an_append_frame_is_that_of_the_page),
         cmocka_unit_test(v2_small_frames_are_exact),
