@@ -166,23 +166,14 @@ static bool is_truncated(const struct want_page *p, const struct store_head *hea
 static void write_continuity(const struct page *p, const struct store_head *head, bool more)
 {
     struct api_text *t = p->t;
-    bool presence = is_presence(p->w), any = head->rows_first > 0;
+    bool presence = is_presence(p->w);
     bool truncated = is_truncated(&p->w->page, head), lost = want_lost(p->sh, p->st);
     api_text_str(t, "{");
     want_write_text(t, "stream_id", slice_str(p->st->history_id));
     api_text_str(t, ",");
-    want_write_null(t, "oldest_available_serial", any, head->rows_first);
+    want_write_span(t, head);
     api_text_str(t, ",");
-    want_write_null(t, "newest_available_serial", any, head->rows_newest);
-    api_text_str(t, ",");
-    want_write_null(t, "oldest_available_published_at_ms", any, head->rows_first_ms);
-    api_text_str(t, ",");
-    want_write_null(t, "newest_available_published_at_ms", any, head->rows_newest_ms);
-    api_text_str(t, ",");
-    want_write_null(t, presence ? "retained_events" : "retained_messages", true,
-                    head->rows_count);
-    api_text_str(t, ",");
-    want_write_null(t, "retained_bytes", true, head->rows_bytes);
+    want_write_retained(t, p->st, head);
     if (presence) api_text_str(t, lost ? ",\"degraded\":true" : ",\"degraded\":false");
     api_text_str(t, more || truncated || lost ? ",\"complete\":false" : ",\"complete\":true");
     api_text_str(t, truncated ? ",\"truncated_by_retention\":true}"

@@ -30,11 +30,15 @@ void want_write_item(struct api_text *t, const char *store, struct slice channel
                      const struct record *r, const struct record *whole, struct slice stream_id);
 const char *want_action(uint8_t record_kind);    /* "create" ... */
 
-/* "continuity":{..} and "stream_state":{..}, "retained":{..} without a comma around them. */
+/* The objects of "stream_state" and "stream". */
 void want_write_state(struct shard *sh, struct api_text *t, const struct stream *st,
                       const struct store_head *head);
 void want_write_stream(struct shard *sh, struct api_text *t, const struct stream *st,
                        const struct store_head *head);
+/* The retained rows: serials and times of the oldest and newest; how many and how large. */
+void want_write_span(struct api_text *t, const struct store_head *head);
+void want_write_retained(struct api_text *t, const struct stream *st,
+                         const struct store_head *head);
 /* The presence log of this stream lacks an event. */
 bool want_lost(const struct shard *sh, const struct stream *st);
 

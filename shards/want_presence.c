@@ -155,21 +155,13 @@ static bool write_members(struct shard *sh, struct api_text *t, const struct sna
 static void write_continuity(struct api_text *t, const struct stream *st,
                              const struct store_head *head)
 {
-    bool any = head->rows_first > 0, truncated = head->rows_first > 1;
+    bool truncated = head->rows_first > 1;
     api_text_str(t, "{");
     want_write_text(t, "stream_id", slice_str(st->history_id));
     api_text_str(t, ",");
-    want_write_null(t, "oldest_available_serial", any, head->rows_first);
+    want_write_span(t, head);
     api_text_str(t, ",");
-    want_write_null(t, "newest_available_serial", any, head->rows_newest);
-    api_text_str(t, ",");
-    want_write_null(t, "oldest_available_published_at_ms", any, head->rows_first_ms);
-    api_text_str(t, ",");
-    want_write_null(t, "newest_available_published_at_ms", any, head->rows_newest_ms);
-    api_text_str(t, ",");
-    want_write_null(t, "retained_events", true, head->rows_count);
-    api_text_str(t, ",");
-    want_write_null(t, "retained_bytes", true, head->rows_bytes);
+    want_write_retained(t, st, head);
     api_text_str(t, truncated ? ",\"complete\":false,\"truncated_by_retention\":true}"
                               : ",\"complete\":true,\"truncated_by_retention\":false}");
 }

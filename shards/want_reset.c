@@ -46,22 +46,9 @@ void want_write_state(struct shard *sh, struct api_text *t, const struct stream 
                     "\"observed_source\":\"durable_store\"}");
 }
 
-void want_write_stream(struct shard *sh, struct api_text *t, const struct stream *st,
-                       const struct store_head *head)
+void want_write_span(struct api_text *t, const struct store_head *head)
 {
-    bool presence = st->what == STREAM_PRESENCE, any = head->rows_first > 0;
-    api_text_str(t, "{");
-    want_write_text(t, "stream_id", slice_str(st->history_id));
-    api_text_str(t, ",");
-    want_write_null(t, "next_serial", true, u64_max(head->history_next, 1));
-    api_text_str(t, ",\"retained\":{");
-    want_write_text(t, "stream_id", slice_str(st->history_id));
-    api_text_str(t, ",");
-    want_write_null(t, presence ? "retained_events" : "retained_messages", true,
-                    head->rows_count);
-    api_text_str(t, ",");
-    want_write_null(t, "retained_bytes", true, head->rows_bytes);
-    api_text_str(t, ",");
+    bool any = head->rows_first > 0;
     want_write_null(t, "oldest_available_serial", any, head->rows_first);
     api_text_str(t, ",");
     want_write_null(t, "newest_available_serial", any, head->rows_newest);
@@ -69,6 +56,31 @@ void want_write_stream(struct shard *sh, struct api_text *t, const struct stream
     want_write_null(t, "oldest_available_published_at_ms", any, head->rows_first_ms);
     api_text_str(t, ",");
     want_write_null(t, "newest_available_published_at_ms", any, head->rows_newest_ms);
+}
+
+void want_write_retained(struct api_text *t, const struct stream *st,
+                         const struct store_head *head)
+{
+    bool presence = st->what == STREAM_PRESENCE;
+    want_write_null(t, presence ? "retained_events" : "retained_messages", true,
+                    head->rows_count);
+    api_text_str(t, ",");
+    want_write_null(t, "retained_bytes", true, head->rows_bytes);
+}
+
+void want_write_stream(struct shard *sh, struct api_text *t, const struct stream *st,
+                       const struct store_head *head)
+{
+    api_text_str(t, "{");
+    want_write_text(t, "stream_id", slice_str(st->history_id));
+    api_text_str(t, ",");
+    want_write_null(t, "next_serial", true, u64_max(head->history_next, 1));
+    api_text_str(t, ",\"retained\":{");
+    want_write_text(t, "stream_id", slice_str(st->history_id));
+    api_text_str(t, ",");
+    want_write_retained(t, st, head);
+    api_text_str(t, ",");
+    want_write_span(t, head);
     api_text_str(t, "},\"state\":");
     want_write_state(sh, t, st, head);
     api_text_str(t, "}");
