@@ -93,7 +93,7 @@ void stream_apply(struct shard *sh, struct stream *st, const struct record *r,
         stream_degrade(sh, st, false);
         st->unsure_ms = 0;
     }
-    if (r->kind == RECORD_RESET || r->kind == RECORD_PURGE) {
+    if (record_ends_messages(r)) {
         stream_message_end(sh, st, r->message);
         if (st->ending <= r->message) st->ending = 0;
     }

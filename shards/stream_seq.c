@@ -196,11 +196,6 @@ void stream_epoch_change(struct shard *sh, struct stream *st)
     if (st->named || put_name(sh, st)) (void)put_epoch(sh, st);
 }
 
-static bool ends_messages(const struct record *r)
-{
-    return r->kind == RECORD_RESET || r->kind == RECORD_PURGE;
-}
-
 bool stream_sequence(struct shard *sh, struct stream *st, struct record *r,
                      struct stream_item *item)
 {
@@ -215,7 +210,7 @@ bool stream_sequence(struct shard *sh, struct stream *st, struct record *r,
         if (item->message != NULL) item->message->flying++;
     }
     stream_head_advance(&st->next, r);
-    if (ends_messages(r)) st->ending = u64_max(st->ending, r->message);
+    if (record_ends_messages(r)) st->ending = u64_max(st->ending, r->message);
     if (st->history && !st->relaxed) return true;
     stream_apply(sh, st, r, item);
     return true;

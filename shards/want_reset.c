@@ -186,10 +186,8 @@ static void on_committed(struct shard *sh, struct stream *st, void *ctx, const s
     else want_busy(sh, w, "History cannot be written at the moment");
 }
 
-static void append(struct shard *sh, struct stream *st, struct want *w, enum record_kind kind,
-                   uint64_t upto)
+static void append(struct shard *sh, struct stream *st, struct want *w, struct record r)
 {
-    struct record r = {.kind = kind, .message = upto};
     bool presence = is_presence(w);
     if (presence) w->lost_mark = presence_log_newest(sh);
     if ((presence && !presence_log_may_reset(sh, st->home->app, home_name(st->home))) ||
@@ -200,6 +198,8 @@ static void append(struct shard *sh, struct stream *st, struct want *w, enum rec
     }
 }
 
+/* Messages outlive a reset (messages-and-history 7), but for those that cannot be read: what could
+ * not be replayed after it would not be healed. */
 static void reset(struct shard *sh, struct stream *st, struct want *w,
                   const struct store_head *head)
 {
@@ -207,7 +207,8 @@ static void reset(struct shard *sh, struct stream *st, struct want *w,
     memcpy(w->previous_id, st->history_id, sizeof(w->previous_id));
     w->purged_count = head->rows_count + st->next.history - u64_min(seen, st->next.history);
     w->purged_bytes = head->rows_bytes;
-    append(sh, st, w, RECORD_RESET, 0);
+    bool ends = st->what != STREAM_MAIN || !st->versioned || st->degraded;
+    append(sh, st, w, (struct record){.kind = RECORD_RESET, .flags = ends ? RECORD_ENDS : 0});
 }
 
 static void purge(struct shard *sh, struct stream *st, struct want *w, const struct store_read *r)
@@ -223,7 +224,7 @@ static void purge(struct shard *sh, struct stream *st, struct want *w, const str
     }
     w->purged_count = newest.history - r->head.rows_first + 1;
     w->purged_bytes = r->head.rows_bytes;
-    append(sh, st, w, RECORD_PURGE, newest.message);
+    append(sh, st, w, (struct record){.kind = RECORD_PURGE, .message = newest.message});
 }
 
 static void on_before(struct shard *sh, struct stream *st, struct store_read *r, void *ctx)

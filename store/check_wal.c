@@ -117,12 +117,11 @@ static void check_record(struct check *c, const struct record *r, uint64_t seq, 
         }
         break;
     case RECORD_RESET:
-        if (head.reset_floor < r->message) {
+    case RECORD_PURGE:
+        if (r->kind == RECORD_RESET && head.reset_floor < r->message) {
             check_find(c, "heads: channel %llu lacks a reset", chan);
         }
-        break;
-    case RECORD_PURGE:
-        if (head.purge_floor < r->message) {
+        if (record_ends_messages(r) && head.purge_floor < r->message) {
             check_find(c, "heads: channel %llu lacks a purge", chan);
         }
         break;

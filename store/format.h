@@ -104,7 +104,8 @@ struct format_head {
     uint64_t floor;                        /* oldest delivery serial that exists, at least 1 */
     /* set by the commit that brings RESET, PURGE or EPOCH, whatever is still in the wal */
     uint64_t delivery_epoch, history_epoch;
-    uint64_t reset_floor, purge_floor;     /* rows created up to these are gone */
+    uint64_t reset_floor;                  /* rows created up to it are gone */
+    uint64_t purge_floor;                  /* likewise, and all records up to it */
     uint64_t reset_ms;
     uint32_t flags;                        /* FORMAT_HEAD_RELAXED */
     uint16_t app_bytes, name_bytes;

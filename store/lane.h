@@ -157,7 +157,8 @@ MUST_CHECK err_t lane_view_open(struct lane_view *v, MDB_txn *txn, const MDB_dbi
 
 struct lane_floors {
     uint64_t row;        /* F: delivery serial of the oldest retained row; delivery + 1: no row */
-    uint64_t version;    /* V: of the oldest record that version retention keeps, likewise */
+    uint64_t version;    /* V: of the oldest record that version retention keeps, likewise; a reset
+                            moves F alone, a purge both */
     uint64_t replay;     /* min(F, V), at least head.floor: the oldest record that is shown */
     uint64_t physical;   /* less what receipts keep: records below may be deleted */
     uint64_t row_first;  /* history serial of the oldest retained row; 0: none */

@@ -48,11 +48,9 @@ static err_t change_head(struct lane *l, MDB_txn *txn, const struct record *r)
         lane_damage(l, "a channel's head is wrong");
         return ERR_IO;
     }
-    if (r->kind == RECORD_EPOCH) {
-        head.delivery_epoch = r->history;
-    } else if (r->kind == RECORD_PURGE) {
-        head.purge_floor = u64_max(head.purge_floor, r->message);
-    } else {
+    if (r->kind == RECORD_EPOCH) head.delivery_epoch = r->history;
+    if (record_ends_messages(r)) head.purge_floor = u64_max(head.purge_floor, r->message);
+    if (r->kind == RECORD_RESET) {
         head.history_epoch = r->history;
         head.reset_floor = u64_max(head.reset_floor, r->message);
         head.reset_ms = r->time_ms;

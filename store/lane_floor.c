@@ -276,11 +276,13 @@ static uint64_t since(uint64_t now_ms, uint64_t age_ms)
     return age_ms < now_ms ? now_ms - age_ms : 0;
 }
 
+/* Of rows with `floor` at the head's reset and purge floor; of the messages that have the retention
+ * of rows, at the purge floor: they outlive a reset. */
 static struct bounds bounds_of(const struct lane_view *v, const struct store_policy *policy,
-                               uint64_t now_ms)
+                               uint64_t now_ms, uint64_t floor)
 {
     struct row end = row_end(v);
-    struct bounds b = {.floor = u64_max(v->head.reset_floor, v->head.purge_floor)};
+    struct bounds b = {.floor = floor};
     if (policy->age_ms > 0) b.since_ms = since(now_ms, policy->age_ms);
     if (policy->messages_max > 0 && end.ordinal > policy->messages_max) {
         b.ordinal = end.ordinal - policy->messages_max;
@@ -294,44 +296,71 @@ static struct bounds bounds_of(const struct lane_view *v, const struct store_pol
 bool lane_keeps_oldest(const struct lane_view *v, const struct store_policy *policy,
                        uint64_t now_ms)
 {
-    struct bounds b = bounds_of(v, policy, now_ms);
+    struct bounds b = bounds_of(v, policy, now_ms, v->head.purge_floor);
     struct slice value;
     struct segment s;                      /* its head, unchecked: what deletes checks more */
     err_t e;
-    if (!v->known || policy->version_age_ms == 0) return true;
+    if (!v->known) return true;
+    if (policy->version_age_ms == 0 && v->head.purge_floor < v->head.floor) return true;
     if (v->head.floor > v->head.delivery) return false;
     if (!lane_segment_at(v, v->head.floor, &value, &e) || value.bytes < sizeof s.head) return false;
     memcpy(&s.head, value.ptr, sizeof s.head);
     if (s.head.chan != v->chan || s.head.first != v->head.floor) return false;
+    if (s.head.last <= v->head.purge_floor) return false;
+    if (policy->version_age_ms == 0) return true;
     if (s.head.rows_count > 0 && end_is_kept(&s, &b)) return true;
     uint64_t age_ms = policy->receipt_age_ms;
     if (policy->version_age_ms != UINT64_MAX) age_ms = u64_max(age_ms, policy->version_age_ms);
     return age_ms > 0 && s.head.last_ms >= since(now_ms, age_ms);
 }
 
+/* The oldest row that is kept; *out as row_end when there is none. */
+static err_t row_since(const struct lane_view *v, const struct bounds *b, struct row *out)
+{
+    struct row found;
+    err_t e;
+    *out = row_end(v);
+    if (row_in_segments(v, b, &found, &e) || (e == OK && row_in_tail(v, b, &found))) *out = found;
+    return e;
+}
+
+/* The oldest record that version retention keeps. */
+static err_t version_floor(const struct lane_view *v, const struct store_policy *policy,
+                           uint64_t now_ms, uint64_t row_floor, uint64_t *out)
+{
+    const struct format_head *h = &v->head;
+    struct row first = {.delivery = row_floor};
+    err_t e = OK;
+    if (policy->version_age_ms == 0) {
+        *out = h->floor;
+    } else if (policy->version_age_ms != UINT64_MAX) {
+        e = record_since(v, since(now_ms, policy->version_age_ms), out);
+    } else {
+        struct bounds b = bounds_of(v, policy, now_ms, h->purge_floor);
+        if (h->reset_floor > h->purge_floor) e = row_since(v, &b, &first);
+        *out = first.delivery;
+    }
+    *out = u64_max(*out, h->purge_floor + 1);
+    return e;
+}
+
 err_t lane_floors(const struct lane_view *v, const struct store_policy *policy, uint64_t now_ms,
                   struct lane_floors *out)
 {
+    const struct format_head *h = &v->head;
+    struct bounds b = bounds_of(v, policy, now_ms, u64_max(h->reset_floor, h->purge_floor));
     struct row end = row_end(v), first;
-    struct bounds b = bounds_of(v, policy, now_ms);
-    err_t e = OK;
-    *out = (struct lane_floors){.row = end.delivery};
-    bool found = row_in_segments(v, &b, &first, &e);
+    err_t e = row_since(v, &b, &first);
+    *out = (struct lane_floors){.row = first.delivery};
     if (e != OK) return e;
-    if (found || row_in_tail(v, &b, &first)) {
-        out->row = first.delivery;
+    if (first.ordinal < end.ordinal) {
         out->row_first = first.history;
         out->row_first_ms = first.time_ms;
         out->rows_count = end.ordinal - first.ordinal;
         out->rows_bytes = end.bytes_before - first.bytes_before;
     }
-    out->version = out->row;
-    if (policy->version_age_ms == 0) {
-        out->version = v->head.floor;
-    } else if (policy->version_age_ms != UINT64_MAX) {
-        e = record_since(v, since(now_ms, policy->version_age_ms), &out->version);
-        if (e != OK) return e;
-    }
+    e = version_floor(v, policy, now_ms, out->row, &out->version);
+    if (e != OK) return e;
     out->replay = u64_max(u64_min(out->row, out->version), v->head.floor);
     out->physical = out->replay;
     if (policy->receipt_age_ms > 0 && out->replay > v->head.floor) {

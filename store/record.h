@@ -23,9 +23,10 @@ enum record_kind {
     RECORD_ANNOTATION,   /* hidden channel "[annotations]{c}"; data: the event's JSON */
     RECORD_CHANNEL,      /* names channel number `chan`: data is app id, 0x00, channel name (plain
                             bytes); delivery 0; stands before the channel's first other record */
-    RECORD_RESET,        /* history only: rows created up to `message` are gone, epoch is `history`,
-                            history serials start again at 1; takes no delivery serial */
-    RECORD_PURGE,        /* history only: rows created up to `message` are gone; no serial */
+    RECORD_RESET,        /* rows created up to `message` are gone, but for RECORD_ENDS not their
+                            messages; epoch is `history`, history serials start again at 1; takes no
+                            delivery serial */
+    RECORD_PURGE,        /* messages created up to `message` and their rows are gone; no serial */
     RECORD_EPOCH,        /* delivery epoch becomes `history`: continuity was lost; no serial */
     RECORD_REQUEST,      /* a finished request key: chan 0; key, print; data: the answer's body */
 };
@@ -36,6 +37,7 @@ enum record_flag {
                             all texts are the message's state as of `delivery` */
     RECORD_RELAXED = 4,  /* was delivered before it was committed */
     RECORD_CONTEXT = 8,  /* put into an answer because an append in it refers to it; never stored */
+    RECORD_ENDS = RECORD_WHOLE,    /* of a RESET: the messages of its rows are gone as well */
 };
 
 struct record {
@@ -83,4 +85,9 @@ static inline bool record_is_row(const struct record *r)       /* takes a place 
 static inline bool record_is_version(const struct record *r)   /* takes a delivery serial */
 {
     return r->kind >= RECORD_CREATE && r->kind <= RECORD_ANNOTATION;
+}
+static inline bool record_ends_messages(const struct record *r)   /* those up to `message` */
+{
+    return r->kind == RECORD_PURGE ||
+           (r->kind == RECORD_RESET && (r->flags & RECORD_ENDS) != 0);
 }

@@ -188,8 +188,8 @@ s.test('state', async (t) => {
   assert.equal(retained_messages, 3);
   assert.ok(retained_bytes > 0);
 });
-/* Versions are kept as long as rows by default: what is reset or purged is gone at once, and not
- * only after a restart. */
+/* Versions are kept as long as rows by default: what is purged is gone at once, and not only after
+ * a restart. */
 async function is_gone(t, channel, serial, app = A) {
   const path = `/channels/${channel}/messages/${serial}`;
   for (const [method, rest, options] of [
@@ -216,8 +216,23 @@ s.test('reset begins a new stream of rows, delivery serials go on', async (t) =>
     r.json.stream.retained.retained_messages], [r.json.new_stream_id, 1, 0]);
   const ack = await publish(t, c, 'new');
   assert.deepEqual([ack.history_serial, ack.delivery_serial], [1, 4]);
-  await is_gone(t, c, one.message_serial);
   assert.deepEqual(serials(await get(t, c)), [1]);
+});
+s.test('messages outlive a reset: read and changed, no rows of the new history', async (t) => {
+  const c = t.name();
+  const [one, two] = await fill(t, c, 2);
+  is_ok(await post(t, c, 'reset', reset(c)));
+  const path = `/channels/${c}/messages/${one.message_serial}`;
+  const changed = await t.api(A, 'POST', `${path}/append`, { body: { data: '!' } });
+  is_ok(changed);
+  assert.deepEqual([changed.json.history_serial, changed.json.delivery_serial], [1, 3]);
+  assert.equal((await t.api(A, 'GET', path)).json.item.data, 'd1!');
+  assert.equal((await t.api(A, 'GET', `${path}/versions`)).json.items.length, 2);
+  assert.deepEqual(serials(await get(t, c)), []);
+  await publish(t, c, 'new');
+  assert.deepEqual((await get(t, c)).json.items.map((i) => i.message.data), ['new']);
+  is_ok(await post(t, c, 'purge', purge(c)));
+  for (const m of [one, two]) await is_gone(t, c, m.message_serial);
 });
 s.test('a message that retention has taken cannot be changed any more', async (t) => {
   const c = t.name();

@@ -60,6 +60,37 @@ s.test('invariant 17: history serials rise, purge never lowers the next, reset b
     await lives.stop();
   });
 
+/* The position of one channel, resumed by a new socket: the aggregate and the serials before it. */
+async function resumed(t, port, app, channel, position) {
+  const ws = await v2(t, { port, app });
+  ws.send(V2.resume_frame({ [channel]: position }));
+  ws.send(ws.subscribe_frame(channel));
+  const serials = [];
+  for (;;) {
+    const m = await ws.next();
+    if (m.event === 'sockudo:resume_success') return { serials, ...data_of(m) };
+    if (m.serial > position.serial) serials.push(m.serial);
+  }
+}
+s.test('a reset ends no delivery stream: replayed over it, at once and after a restart',
+  async (t) => {
+    const lives = new Lives(t);
+    await lives.start();
+    const first = await v2(t, { port: lives.port });
+    const { stream_id } = await first.subscribe('over');
+    const [one] = await fill(lives.port, 'over', 3);
+    await reset(lives.port, 'over');
+    await mutate(lives.port, A, 'over', one.message_serial, 'append', { data: '!' });
+    await create(lives.port, A, 'over', 'new');
+    for (const source of ['hot', 'cold']) {
+      const r = await resumed(t, lives.port, A, 'over', { stream_id, serial: 1 });
+      assert.deepEqual([r.failed, r.serials], [[], [2, 3, 4, 5]]);
+      assert.equal(r.recovered[0].source, source);
+      if (source === 'hot') await lives.restart();
+    }
+    await lives.stop();
+  });
+
 s.test('invariant 18: pages show every row once while publishes arrive', async (t) => {
   const c = t.name();
   const before = await many(60, (i) => create(t.port, A, c, `old ${i}`));
@@ -191,11 +222,8 @@ s.test('invariant 22: damaged history is never served as if it were whole, until
         if (r.status === 200) assert.equal(r.json.continuity.complete, false, r.text);
         else is_api_error(r, 500, 'internal_error', 'Internal server error');
       }
-      const ws = await v2(t, { port: lives.port, app: B });
-      ws.send(V2.resume_frame({ torn: { stream_id, serial: 2 } }));
-      ws.send(ws.subscribe_frame('torn'));
-      const { recovered, failed } = data_of(await ws.next((m) =>
-        m.event === 'sockudo:resume_success'));
+      const { recovered, failed } = await resumed(t, lives.port, B, 'torn',
+                                                  { stream_id, serial: 2 });
       assert.deepEqual(recovered, []);
       assert.equal(failed[0].code, 'persistence_unavailable', JSON.stringify(failed));
     };
@@ -210,5 +238,7 @@ s.test('invariant 22: damaged history is never served as if it were whole, until
     const { items, last } = await read_rows(lives.port, B, 'torn');
     assert.deepEqual(items.map((i) => i.message.data), ['anew']);
     assert.equal(last.continuity.complete, true);
+    const { failed } = await resumed(t, lives.port, B, 'torn', { stream_id, serial: 2 });
+    assert.equal(failed[0].code, 'position_expired', JSON.stringify(failed));
     await lives.stop();
   });

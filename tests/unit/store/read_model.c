@@ -206,7 +206,7 @@ static bool is_row(const struct record *r)
 void model_floors(const struct model *m, uint64_t upto, struct model_floors *out)
 {
     const struct store_policy *p = &kit_policy;
-    uint64_t floor = u64_max(m->reset_floor, m->purge_floor), rows = 0, bytes = 0, n = 0, b = 0;
+    uint64_t rows = 0, bytes = 0, n = 0, b = 0, oldest = 0;
     uint64_t since = p->age_ms > 0 && p->age_ms < kit_now_ms ? kit_now_ms - p->age_ms : 0;
     uint64_t version_since =
         p->version_age_ms < kit_now_ms ? kit_now_ms - p->version_age_ms : 0;
@@ -221,14 +221,15 @@ void model_floors(const struct model *m, uint64_t upto, struct model_floors *out
         const struct model_record *x = &m->records[d - 1];
         if (x->r.time_ms >= version_since) out->version = u64_min(out->version, d);
         if (!is_row(&x->r)) continue;
-        bool kept = d > floor && x->r.time_ms >= since;
+        bool kept = d > m->purge_floor && x->r.time_ms >= since;
         if (p->messages_max > 0 && rows > p->messages_max && n < rows - p->messages_max) {
             kept = false;
         }
         if (p->bytes_max > 0 && bytes > p->bytes_max && b < bytes - p->bytes_max) kept = false;
         n++;
         b += x->bytes;
-        if (!kept) continue;
+        if (kept && oldest == 0) oldest = d;
+        if (!kept || d <= m->reset_floor) continue;
         if (out->rows_count++ == 0) {
             out->row = d;
             out->rows_first = x->r.history;
@@ -237,7 +238,8 @@ void model_floors(const struct model *m, uint64_t upto, struct model_floors *out
         out->rows_bytes += x->bytes;
     }
     if (p->version_age_ms == 0) out->version = 1;
-    if (p->version_age_ms == UINT64_MAX) out->version = out->row;
+    if (p->version_age_ms == UINT64_MAX) out->version = oldest > 0 ? oldest : upto + 1;
+    out->version = u64_max(out->version, m->purge_floor + 1);
     out->replay = u64_min(out->row, out->version);
 }
 

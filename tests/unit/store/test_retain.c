@@ -13,6 +13,7 @@ static struct rng rng;
 static struct { uint64_t delivery, time_ms; uint32_t bytes; } rows[ROWS_MAX];
 static uint64_t rows_count, newest, chan;
 static struct kit_batch batch;
+static uint64_t outlived;                  /* replay floor when messages outlived a reset, else 0 */
 
 static void put(enum record_kind kind, uint64_t message, uint32_t data_bytes)
 {
@@ -75,12 +76,15 @@ static void assert_head(uint64_t gone)
     assert_int_equal(head.rows_count, rows_count - first);
     assert_int_equal(head.rows_bytes, bytes);
     assert_int_equal(head.row_floor, first < rows_count ? rows[first].delivery : newest + 1);
+    if (outlived != 0) assert_int_equal(head.replay_floor, outlived);
     if (first == rows_count) return;
     assert_int_equal(head.rows_first, first + 1);
     assert_int_equal(head.rows_first_ms, rows[first].time_ms);
     assert_int_equal(head.rows_newest, rows_count);
     assert_int_equal(head.rows_newest_ms, rows[rows_count - 1].time_ms);
-    if (kit.policy.version_age_ms == UINT64_MAX) assert_true(head.replay_floor == head.row_floor);
+    if (kit.policy.version_age_ms == UINT64_MAX && outlived == 0) {
+        assert_true(head.replay_floor == head.row_floor);
+    }
 }
 
 static uint64_t map_bytes(void)
@@ -304,10 +308,10 @@ static void a_leap_of_the_clock_is_followed_slowly(void **state)
     done();
 }
 
-static void control(enum record_kind kind, uint64_t floor, uint64_t epoch)
+static void control(enum record_kind kind, uint8_t flags, uint64_t floor, uint64_t epoch)
 {
-    struct record r = {.kind = (uint8_t)kind, .chan = chan, .message = floor, .history = epoch,
-                       .time_ms = kit.now_ms};
+    struct record r = {.kind = (uint8_t)kind, .flags = flags, .chan = chan, .message = floor,
+                       .history = epoch, .time_ms = kit.now_ms};
     kit_put(&batch, &r);
     assert_int_equal(kit_commit(&batch, 0, 0), OK);
 }
@@ -316,12 +320,12 @@ static void a_purge_takes_rows_and_no_serial(void **state)
 {
     open_with(800, 400, (struct store_policy){0});
     uint64_t gone = rows[500].delivery;
-    control(RECORD_PURGE, gone, 0);
+    control(RECORD_PURGE, 0, gone, 0);
     assert_head(gone);
     assert_int_equal(kit_head("kept", 0).history_next, rows_count + 1);
     sweep();
     assert_head(gone);
-    control(RECORD_PURGE, newest, 0);
+    control(RECORD_PURGE, 0, newest, 0);
     assert_head(newest);
     assert_int_equal(kit_head("kept", 0).history_next, rows_count + 1);
     sweep();
@@ -333,30 +337,45 @@ static void a_purge_takes_rows_and_no_serial(void **state)
     done();
 }
 
+/* Bounds of the rows bind the messages that outlive a reset as well: the count goes over both. */
+static void reset_is(bool ends, bool swept, uint32_t messages_max)
+{
+    open_with(swept ? 700 : 20, 300, (struct store_policy){.messages_max = messages_max});
+    uint64_t before = newest;
+    if (!ends) outlived = messages_max == 0 ? 1 : rows[rows_count + 300 - messages_max].delivery;
+    control(RECORD_RESET, ends ? RECORD_ENDS : 0, newest, 1);
+    struct store_head head = kit_head("kept", 0);
+    assert_true(head.history_epoch == 1 && head.history_next == 1 && head.rows_count == 0);
+    assert_true(head.delivery == before && head.reset_ms == kit.now_ms);
+    rows_count = 0;
+    for (uint32_t i = 0; i < 300; i++) put(RECORD_CREATE, 0, 300);
+    assert_int_equal(kit_commit(&batch, 0, 0), OK);
+    assert_head(before);
+    if (swept) sweep();
+    kit_idle();
+    assert_head(before);
+    control(RECORD_EPOCH, 0, 0, 9);
+    head = kit_head("kept", 0);
+    assert_true(head.delivery_epoch == 9 && head.history_epoch == 1);
+    kit_restart();
+    head = kit_head("kept", 0);
+    assert_true(head.delivery_epoch == 9 && head.history_next == 301);
+    assert_head(before);
+    outlived = 0;                          /* a purge takes what a reset left */
+    control(RECORD_PURGE, 0, before, 0);
+    assert_head(before);
+    if (swept) sweep();
+    assert_head(before);
+    done();
+}
+
 static void a_reset_starts_a_new_history(void **state)
 {
-    for (uint32_t swept = 0; swept < 2; swept++) {
-        open_with(swept == 0 ? 20 : 700, 300, (struct store_policy){0});
-        uint64_t before = newest;
-        control(RECORD_RESET, newest, 1);
-        struct store_head head = kit_head("kept", 0);
-        assert_true(head.history_epoch == 1 && head.history_next == 1 && head.rows_count == 0);
-        assert_true(head.delivery == before && head.reset_ms == kit.now_ms);
-        rows_count = 0;
-        for (uint32_t i = 0; i < 300; i++) put(RECORD_CREATE, 0, 300);
-        assert_int_equal(kit_commit(&batch, 0, 0), OK);
-        assert_head(before);
-        if (swept == 1) sweep();
-        kit_idle();
-        assert_head(before);
-        control(RECORD_EPOCH, 0, 9);
-        head = kit_head("kept", 0);
-        assert_true(head.delivery_epoch == 9 && head.history_epoch == 1);
-        kit_restart();
-        head = kit_head("kept", 0);
-        assert_true(head.delivery_epoch == 9 && head.history_next == 301);
-        assert_head(before);
-        done();
+    for (uint32_t ends = 0; ends < 2; ends++) {
+        reset_is(ends, false, 0);
+        reset_is(ends, true, 0);
+        reset_is(ends, false, 310);
+        reset_is(ends, true, 450);
     }
 }
 
