@@ -23,18 +23,15 @@
 
 /* ---- label values ---- */
 
-/* error_type. The first three concern an app that is known by key only or not at all. */
+/* error_type: the reference's values that have a cause here. */
 #define SERIES_ERRORS(X)                                   \
     X(APP_NOT_FOUND, "app_not_found")                      \
     X(APP_DISABLED, "app_disabled")                        \
-    X(APP_VALIDATION_FAILED, "app_validation_failed")      \
     X(ORIGIN_NOT_ALLOWED, "origin_not_allowed")            \
     X(AUTHENTICATION_FAILED, "authentication_failed")      \
     X(AUTHENTICATION_ERROR, "authentication_error")        \
     X(INVALID_MESSAGE_FORMAT, "invalid_message_format")    \
-    X(MESSAGE_PARSE_ERROR, "message_parse_error")          \
-    X(MISSING_EVENT_NAME, "missing_event_name")            \
-    X(SOCKET_HANDLING_FAILED, "socket_handling_failed")
+    X(MISSING_EVENT_NAME, "missing_event_name")
 
 /* channel_type, in the order of pusher_type_labels. */
 #define SERIES_CHANNELS(X)                                 \

@@ -18,9 +18,8 @@ const config = { app_manager: { array: { apps: [one, two, idle] } } };
 const s = suite('metrics', { config, parallel: 1 });
 
 const CHANNEL_TYPES = ['public', 'private', 'presence', 'private_encrypted', 'cache'];
-const ERRORS = ['app_not_found', 'app_disabled', 'app_validation_failed', 'origin_not_allowed',
-                'authentication_failed', 'authentication_error', 'invalid_message_format',
-                'message_parse_error', 'missing_event_name', 'socket_handling_failed'];
+const ERRORS = ['app_not_found', 'app_disabled', 'origin_not_allowed', 'authentication_failed',
+                'authentication_error', 'invalid_message_format', 'missing_event_name'];
 const per_app = ['connected', 'new_connections_total', 'new_disconnections_total',
                  'socket_received_bytes', 'socket_transmitted_bytes', 'ws_messages_received_total',
                  'ws_messages_sent_total', 'http_received_bytes', 'http_transmitted_bytes',
