@@ -84,7 +84,6 @@ void lane_snapshots_close(struct lane *l);
 void lane_snapshot_back(struct lane *l, struct snapshot *s, bool renew);
 /* Hands a read to the reader; false: no snapshot is free. A read that cannot begin is answered. */
 bool lane_snapshot_send(struct lane *l, struct store_read *read);
-uint32_t lane_snapshots_out(const struct lane *l);
 
 /* ---- lane_pack.c ---- */
 MUST_CHECK err_t lane_pack_open(struct lane *l);

@@ -25,13 +25,6 @@ void lane_snapshots_close(struct lane *l)
     l->snapshots_free = NULL;
 }
 
-uint32_t lane_snapshots_out(const struct lane *l)
-{
-    uint32_t out = LANE_SNAPSHOTS_MAX;
-    for (const struct snapshot *s = l->snapshots_free; s != NULL; s = s->next) out--;
-    return out;
-}
-
 static void post(struct lane *l, uint16_t to, uint16_t kind, void *payload)
 {
     struct letter letter = {.kind = kind, .from_shard = l->post, .payload = payload,

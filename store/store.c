@@ -24,7 +24,6 @@ struct store {
     struct store_conf   conf;
     uint32_t            lanes_count;
     char                id[STORE_ID_BYTES];
-    bool                was_clean;
     bool                opened;             /* every lane: what is there may be marked clean */
     bool                stop_committers, stop_readers;   /* atomic */
     struct store_thread committers[STORE_LANES_MAX], readers[STORE_LANES_MAX];
@@ -167,11 +166,9 @@ static err_t lanes_open(struct store *s, char *error, uint32_t error_bytes)
             return e;
         }
     }
-    s->was_clean = true;
     for (uint32_t i = 0; i < s->lanes_count; i++) {
         err_t e = lane_begin(&s->lanes[i], error, error_bytes);
         if (e != OK) return e;
-        s->was_clean = s->was_clean && s->lanes[i].clean;
     }
     s->opened = true;
     return OK;
@@ -240,7 +237,6 @@ bool store_step(struct store *s)
 
 uint32_t store_lanes(const struct store *s) { return s->lanes_count; }
 const char *store_id(const struct store *s) { return s->id; }
-bool store_was_clean(const struct store *s) { return s->was_clean; }
 uint32_t store_losses(const struct store *s, uint32_t lane) { return s->lanes[lane].losses; }
 uint16_t store_post(const struct store *s, uint32_t lane) { return s->lanes[lane].post; }
 

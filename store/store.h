@@ -70,8 +70,6 @@ bool store_step(struct store *s);
 uint32_t store_lanes(const struct store *s);
 /* Text in every string serial: [a-z0-9]+, drawn when the directory was made. */
 const char *store_id(const struct store *s);
-/* False after a crash or a power cut: relaxed channels may have lost their newest records. */
-bool store_was_clean(const struct store *s);
 /* How often records of the lane that were shown before their commit may have been lost: one more,
  * durably, at each start without the clean mark. */
 uint32_t store_losses(const struct store *s, uint32_t lane);
