@@ -153,6 +153,23 @@ double bench_percentile(uint64_t *samples, uint64_t samples_count, double part)
     return (double)samples[at < samples_count ? at : samples_count - 1];
 }
 
+void bench_time_add(struct bench_times *t, uint64_t ns)
+{
+    uint64_t us = ns / 1000;
+    t->counts[us < BENCH_BUCKETS ? us : BENCH_BUCKETS - 1]++;
+}
+
+double bench_time_percentile(const struct bench_times *t, double part)
+{
+    uint64_t total = 0, seen = 0;
+    for (uint32_t i = 0; i < BENCH_BUCKETS; i++) total += t->counts[i];
+    for (uint32_t i = 0; total > 0 && i < BENCH_BUCKETS; i++) {
+        seen += t->counts[i];
+        if ((double)seen >= part * (double)total) return (i + 1) / 1e3;
+    }
+    bench_die("no times to take a percentile of");
+}
+
 void bench_figure(const char *name, double value, const char *unit, enum bench_bar kind,
                   double bar)
 {

@@ -42,5 +42,13 @@ struct bench_spread bench_spread_of(double *values, uint32_t values_count);
 /* The value below which `part` (0..1) of the sorted samples lie. Sorts. */
 double bench_percentile(uint64_t *samples, uint64_t samples_count, double part);
 
+/* Durations counted by whole microseconds, for more of them than can be kept; zeroed. The last
+ * bucket holds all that took longer. */
+enum { BENCH_BUCKETS = 2000000 };
+struct bench_times { uint64_t counts[BENCH_BUCKETS]; };
+void bench_time_add(struct bench_times *t, uint64_t ns);
+/* The ms below which `part` (0..1) of them lie. */
+double bench_time_percentile(const struct bench_times *t, double part);
+
 void bench_figure(const char *name, double value, const char *unit, enum bench_bar kind,
                   double bar);

@@ -15,7 +15,6 @@
 #include "bench/speakers.h"
 #include "bench/subs.h"
 
-enum { BUCKETS = 2000000 };
 
 struct run {
     struct load    *load;
@@ -23,7 +22,7 @@ struct run {
     uint32_t        conns;
     uint64_t        joined, delivered;
     uint64_t        next[SPEAKERS_MAX];     /* the serial that subscriber i must get */
-    uint64_t       *buckets;                /* by whole microseconds; the last: more */
+    struct bench_times *times;
     uint16_t        idle[SPEAKERS_MAX];     /* who has no request outstanding, longest first */
     uint32_t        idle_first, idle_last;  /* they only rise */
     uint64_t        late_ns, late_max_ns;   /* of the generator */
@@ -58,8 +57,7 @@ static void take_frame(struct run *r, uint32_t id, const struct wire_item *item)
     r->next[id]++;
     r->delivered++;
     if (!r->open_loop || serial == 1) return;
-    uint64_t us = (bench_now_ns() - number_behind(item, "t=")) / 1000;
-    r->buckets[us < BUCKETS ? us : BUCKETS - 1]++;
+    bench_time_add(r->times, bench_now_ns() - number_behind(item, "t="));
 }
 
 static void on_item(void *ctx, uint32_t id, const struct wire_item *item)
@@ -133,17 +131,6 @@ static void open_loop(struct run *r, double per_s, uint64_t seconds)
            (double)r->late_ns / (double)sent / 1e6, (double)r->late_max_ns / 1e6);
 }
 
-static double percentile_ms(const struct run *r, double part)
-{
-    uint64_t total = 0, seen = 0;
-    for (uint32_t i = 0; i < BUCKETS; i++) total += r->buckets[i];
-    for (uint32_t i = 0; i < BUCKETS; i++) {
-        seen += r->buckets[i];
-        if ((double)seen >= part * (double)total) return (i + 1) / 1e3;
-    }
-    bench_die("no deliveries");
-}
-
 int main(int argc, char **argv)
 {
     static struct run r;
@@ -152,7 +139,7 @@ int main(int argc, char **argv)
     bench_open(argc, argv, "conns,peak-seconds,seconds,cpu", 180);
     r.conns = (uint32_t)bench_arg("conns", 256);
     if (r.conns > SPEAKERS_MAX) bench_die("at most %d", SPEAKERS_MAX);
-    r.buckets = bench_calloc(BUCKETS, sizeof *r.buckets);
+    r.times = bench_calloc(1, sizeof *r.times);
 
     bench_pin(1);
     server_start(&server, 1, (int)bench_arg("cpu", 0), server_history);
@@ -168,10 +155,10 @@ int main(int argc, char **argv)
     double top = peak(&r, bench_arg("peak-seconds", 5));
     bench_figure("delivery_peak", top, "appends/s", BENCH_NOTE, 0);
     open_loop(&r, top / 2, bench_arg("seconds", 10));
-    bench_figure("delivery_p50", percentile_ms(&r, 0.5), "ms", BENCH_NOTE, 0);
-    bench_figure("delivery_p99", percentile_ms(&r, 0.99), "ms", BENCH_AT_MOST, 10);
-    bench_figure("delivery_p999", percentile_ms(&r, 0.999), "ms", BENCH_NOTE, 0);
-    bench_figure("delivery_max", percentile_ms(&r, 1), "ms", BENCH_NOTE, 0);
+    bench_figure("delivery_p50", bench_time_percentile(r.times, 0.5), "ms", BENCH_NOTE, 0);
+    bench_figure("delivery_p99", bench_time_percentile(r.times, 0.99), "ms", BENCH_AT_MOST, 10);
+    bench_figure("delivery_p999", bench_time_percentile(r.times, 0.999), "ms", BENCH_NOTE, 0);
+    bench_figure("delivery_max", bench_time_percentile(r.times, 1), "ms", BENCH_NOTE, 0);
     server_stop(&server);
     return bench_close();
 }

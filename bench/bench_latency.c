@@ -15,7 +15,7 @@
 #include "bench/server.h"
 #include "bench/subs.h"
 
-enum { BUCKETS = 2000000, MARK_BYTES = 2, DUE_DIGITS = 19, JOIN_BATCH = 256, WINDOW = 4 };
+enum { MARK_BYTES = 2, DUE_DIGITS = 19, JOIN_BATCH = 256, WINDOW = 4 };
 
 struct run {
     struct load   *load;
@@ -24,7 +24,7 @@ struct run {
     uint32_t      *sub_next;            /* per subscriber: the number it must get next */
     uint32_t      *channel_next;
     uint64_t       joined, delivered;
-    uint64_t      *buckets;             /* deliveries by whole microseconds; the last: more */
+    struct bench_times *times;          /* of deliveries */
     bool           open_loop;
 };
 
@@ -41,8 +41,7 @@ static void take_message(struct run *r, uint32_t id, const struct wire_item *ite
     r->sub_next[id]++;
     r->delivered++;
     if (!r->open_loop) return;
-    uint64_t us = (bench_now_ns() - due_ns) / 1000;
-    r->buckets[us < BUCKETS ? us : BUCKETS - 1]++;
+    bench_time_add(r->times, bench_now_ns() - due_ns);
 }
 
 static void on_item(void *ctx, uint32_t id, const struct wire_item *item)
@@ -125,17 +124,6 @@ static void open_loop(struct run *r, double deliveries_per_s, uint64_t seconds)
     wait_delivered(r);
 }
 
-static double percentile_ms(const struct run *r, double part)
-{
-    uint64_t total = 0, seen = 0;
-    for (uint32_t i = 0; i < BUCKETS; i++) total += r->buckets[i];
-    for (uint32_t i = 0; i < BUCKETS; i++) {
-        seen += r->buckets[i];
-        if ((double)seen >= part * (double)total) return (i + 1) / 1e3;
-    }
-    bench_die("no deliveries");
-}
-
 int main(int argc, char **argv)
 {
     struct server server;
@@ -150,7 +138,7 @@ int main(int argc, char **argv)
     }
     r.sub_next = bench_calloc(r.conns, sizeof *r.sub_next);
     r.channel_next = bench_calloc(r.channels, sizeof *r.channel_next);
-    r.buckets = bench_calloc(BUCKETS, sizeof *r.buckets);
+    r.times = bench_calloc(1, sizeof *r.times);
 
     server_start(&server, (uint32_t)bench_arg("shards", 2), -1, NULL);
     struct load_conf conf = {.port = server.port, .conns_max = r.conns + publishers, .ctx = &r,
@@ -164,10 +152,10 @@ int main(int argc, char **argv)
     double top = peak(&r, bench_arg("peak-seconds", 5));
     bench_figure("latency_peak", top, "deliveries/s", BENCH_NOTE, 0);
     open_loop(&r, top / 2, bench_arg("seconds", 10));
-    bench_figure("latency_p50", percentile_ms(&r, 0.5), "ms", BENCH_AT_MOST, 0.15);
-    bench_figure("latency_p99", percentile_ms(&r, 0.99), "ms", BENCH_AT_MOST, 1);
-    bench_figure("latency_p999", percentile_ms(&r, 0.999), "ms", BENCH_NOTE, 0);
-    bench_figure("latency_max", percentile_ms(&r, 1), "ms", BENCH_NOTE, 0);
+    bench_figure("latency_p50", bench_time_percentile(r.times, 0.5), "ms", BENCH_AT_MOST, 0.15);
+    bench_figure("latency_p99", bench_time_percentile(r.times, 0.99), "ms", BENCH_AT_MOST, 1);
+    bench_figure("latency_p999", bench_time_percentile(r.times, 0.999), "ms", BENCH_NOTE, 0);
+    bench_figure("latency_max", bench_time_percentile(r.times, 1), "ms", BENCH_NOTE, 0);
     server_stop(&server);
     return bench_close();
 }

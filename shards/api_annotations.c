@@ -139,23 +139,6 @@ static bool check_body(struct api_call *call, struct create *c,
 
 /* ---- create: the content ---- */
 
-static struct slice keep_text(uint8_t **at, const struct json_value *v)
-{
-    if (v->type != JSON_STRING) return slice_of(NULL, 0);
-    json_decode(v, *at);
-    struct slice out = slice_of(*at, v->text_bytes);
-    *at += v->text_bytes;
-    return out;
-}
-
-static struct slice keep_raw(uint8_t **at, const struct json_value *v)
-{
-    if (v->type == JSON_ABSENT) return slice_of(NULL, 0);
-    struct slice out = slice_of(*at, json_compact(v, *at));
-    *at += out.bytes;
-    return out;
-}
-
 static struct slice keep(uint8_t **at, struct slice text)
 {
     struct slice out = slice_of(*at, text.bytes);
@@ -183,11 +166,11 @@ static struct content *content_make(struct api_call *call, const struct create *
     out->r.name = slice_str("\"annotation.create\"");
     out->r.message_id = keep(&at, w->serial);
     out->r.owner = keep(&at, c->type_text);
-    out->r.description = keep_text(&at, &c->name);
-    out->r.client = keep_text(&at, &c->client);
-    out->r.metadata = keep_raw(&at, &c->count);
-    out->r.tags = keep_raw(&at, &c->data);
-    out->r.extras = keep_raw(&at, &c->encoding);
+    out->r.description = api_keep_text(&at, &c->name);
+    out->r.client = api_keep_text(&at, &c->client);
+    out->r.metadata = api_keep_raw(&at, &c->count);
+    out->r.tags = api_keep_raw(&at, &c->data);
+    out->r.extras = api_keep_raw(&at, &c->encoding);
     return out;
 }
 

@@ -136,15 +136,6 @@ static struct slice keep(uint8_t **at, struct slice text)
     return out;
 }
 
-static struct slice keep_decoded(uint8_t **at, const struct json_value *v)
-{
-    if (v->type != JSON_STRING) return slice_of(NULL, 0);
-    json_decode(v, *at);
-    struct slice out = slice_of(*at, v->text_bytes);
-    *at += v->text_bytes;
-    return out;
-}
-
 static void hash_field(crypto_generichash_state *h, struct slice text)
 {
     uint64_t bytes = text.ptr == NULL ? UINT64_MAX : text.bytes;
@@ -205,7 +196,7 @@ struct content *api_event_content(struct shard *sh, uint32_t app, const struct e
         c->r.tags = slice_of(at, json_compact(&e->tags, at));
         at += c->r.tags.bytes;
     }
-    c->r.message_id = keep_decoded(&at, &e->message_id);
+    c->r.message_id = api_keep_text(&at, &e->message_id);
     c->r.owner = keep(&at, slice_of(e->owner, e->owner_bytes));
     c->ephemeral = e->extras.ephemeral;
     if (!sh->conf->apps[app].idempotency_enabled) return c;

@@ -180,23 +180,6 @@ static bool check_target(struct api_call *call, const struct mutation *m,
 
 /* ---- mutations: the content ---- */
 
-static struct slice keep_text(uint8_t **at, const struct json_value *v)
-{
-    if (v->type != JSON_STRING) return slice_of(NULL, 0);
-    json_decode(v, *at);
-    struct slice out = slice_of(*at, v->text_bytes);
-    *at += v->text_bytes;
-    return out;
-}
-
-static struct slice keep_raw(uint8_t **at, const struct json_value *v)
-{
-    if (v->type == JSON_ABSENT) return slice_of(NULL, 0);
-    struct slice out = slice_of(*at, json_compact(v, *at));
-    *at += out.bytes;
-    return out;
-}
-
 /* Room for everything that may go into it: compact forms are never longer than what was given. */
 static struct content *content_make(struct shard *sh, const struct mutation *m)
 {
@@ -236,12 +219,12 @@ static bool content_fill(struct api_call *call, struct mutation *m, struct conte
         at += c->r.extras.bytes;
     }
     c->r.kind = record_kind(call->route);
-    c->r.name = keep_raw(&at, &m->name);
-    c->r.data = keep_raw(&at, &m->data);
-    c->r.client = keep_text(&at, &m->client);
-    c->r.description = keep_text(&at, &m->description);
-    c->r.metadata = keep_raw(&at, &m->metadata);
-    c->r.op_id = keep_text(&at, &m->op);
+    c->r.name = api_keep_raw(&at, &m->name);
+    c->r.data = api_keep_raw(&at, &m->data);
+    c->r.client = api_keep_text(&at, &m->client);
+    c->r.description = api_keep_text(&at, &m->description);
+    c->r.metadata = api_keep_raw(&at, &m->metadata);
+    c->r.op_id = api_keep_text(&at, &m->op);
     c->name_given = m->name.type != JSON_ABSENT;
     c->data_given = m->data.type != JSON_ABSENT;
     c->clear = m->clear;

@@ -103,6 +103,11 @@ static inline struct slice api_text_slice(const struct api_text *t)
     return slice_of(t->ptr, t->bytes);
 }
 
+/* ---- texts that outlive the request: copied to *at, which moves on; ptr NULL: not there ---- */
+
+struct slice api_keep_text(uint8_t **at, const struct json_value *v);   /* a string, decoded */
+struct slice api_keep_raw(uint8_t **at, const struct json_value *v);    /* any value, compact */
+
 /* ---- lists: what a request asks of homes, and what homes send back ---- */
 
 enum api_info { API_INFO_USERS = 1, API_INFO_SUBSCRIPTIONS = 2, API_INFO_CACHE = 4,

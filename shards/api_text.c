@@ -91,3 +91,22 @@ bool api_info_write(struct api_text *t, uint32_t info, bool presence, uint64_t u
     }
     return any;
 }
+
+/* ---- texts that outlive the request ---- */
+
+struct slice api_keep_text(uint8_t **at, const struct json_value *v)
+{
+    if (v->type != JSON_STRING) return slice_of(NULL, 0);
+    json_decode(v, *at);
+    struct slice out = slice_of(*at, v->text_bytes);
+    *at += v->text_bytes;
+    return out;
+}
+
+struct slice api_keep_raw(uint8_t **at, const struct json_value *v)
+{
+    if (v->type == JSON_ABSENT) return slice_of(NULL, 0);
+    struct slice out = slice_of(*at, json_compact(v, *at));
+    *at += out.bytes;
+    return out;
+}

@@ -181,24 +181,32 @@ static uint64_t floor_of(const struct lane_view *v, const struct store_policy *p
     return seg.first;
 }
 
+/* Places the cursor on the channel's first key; its second part in *part. MDB_NOTFOUND: none. */
+static int first_of(MDB_cursor *cursor, struct format_key *from, uint64_t chan,
+                    uint64_t *part)
+{
+    MDB_val k = lane_key(from), v;
+    uint64_t owner;
+    int rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
+    if (rc != MDB_SUCCESS) return rc;
+    bool here = format_key_part(lane_slice(k), 0, &owner) && owner == chan &&
+                format_key_part(lane_slice(k), 1, part);
+    return here ? MDB_SUCCESS : MDB_NOTFOUND;
+}
+
 /* *oldest: the first serial of what is left, `floor` when that is in no segment. */
 static err_t delete_segments(struct lane *l, MDB_txn *txn, uint64_t chan, uint64_t floor,
                              uint64_t *oldest)
 {
     struct format_key key = format_key2(chan, 0);
-    MDB_val k, v;
     MDB_cursor *cursor;
-    uint64_t owner, first;
+    uint64_t first;
     err_t e = lane_error(mdb_cursor_open(txn, l->dbis[FORMAT_SEGMENTS], &cursor));
     if (e != OK) return e;
     int rc = MDB_SUCCESS;
     for (uint32_t n = 0; rc == MDB_SUCCESS; n++) {
-        k = lane_key(&key);
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-        if (rc != MDB_SUCCESS || !format_key_part(lane_slice(k), 0, &owner) || owner != chan ||
-            !format_key_part(lane_slice(k), 1, &first)) {
-            break;
-        }
+        rc = first_of(cursor, &key, chan, &first);
+        if (rc != MDB_SUCCESS) break;
         *oldest = first;
         if (first >= floor) break;
         if (n == LANE_DELETES_MAX) {
@@ -216,19 +224,14 @@ static err_t delete_segments(struct lane *l, MDB_txn *txn, uint64_t chan, uint64
 static err_t delete_parts(struct lane *l, MDB_txn *txn, uint64_t chan, uint64_t floor)
 {
     struct format_key key = format_key3(chan, 0, 0);
-    MDB_val k, v;
     MDB_cursor *cursor;
-    uint64_t owner, message;
+    uint64_t message;
     err_t e = lane_error(mdb_cursor_open(txn, l->dbis[FORMAT_MSGS], &cursor));
     if (e != OK) return e;
     int rc = MDB_SUCCESS;
     for (uint32_t n = 0; rc == MDB_SUCCESS; n++) {
-        k = lane_key(&key);
-        rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
-        if (rc != MDB_SUCCESS || !format_key_part(lane_slice(k), 0, &owner) || owner != chan ||
-            !format_key_part(lane_slice(k), 1, &message) || message >= floor) {
-            break;
-        }
+        rc = first_of(cursor, &key, chan, &message);
+        if (rc != MDB_SUCCESS || message >= floor) break;
         if (n == PARTS_PER_STEP) {
             l->retain->more = true;
             break;
