@@ -1,20 +1,21 @@
 /* run.mjs - the behaviour tests: node run.mjs [--shards 1,2,5] [--only PATTERN] [--list]
  *
  * The last line is "N passed, N failed"; the exit code is 0 only when nothing failed and something
- * passed. WEFT_BIN names the server; SHARDS is the default of --shards.
+ * passed. --only takes the cases whose suite and claim match; --list names them all. WEFT_BIN names
+ * the server; SHARDS is the default of --shards.
  */
 import fs from 'node:fs';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { parseArgs } from 'node:util';
 import { WEFT_BIN } from './harness.mjs';
+import { options_of } from './options.mjs';
 import { run_suites, suites } from './runner.mjs';
 
-const { values } = parseArgs({ options: {
+const values = options_of(import.meta.url, {
   shards: { type: 'string', default: process.env.SHARDS ?? '1,2,5' },
   only: { type: 'string', default: '' },
   list: { type: 'boolean', default: false },
-} });
+});
 
 const folder = path.join(path.dirname(fileURLToPath(import.meta.url)), 'suites');
 for (const file of fs.readdirSync(folder).filter((f) => f.endsWith('.mjs')).sort()) {

@@ -9,35 +9,33 @@
  * a run in which one of them took none counts as failed. The last line is "N passed, N failed".
  */
 import assert from 'node:assert/strict';
-import { parseArgs } from 'node:util';
+import { options_of } from '../../tests/behaviour/options.mjs';
 
-const { values } = parseArgs({ options: {
-  appends: { type: 'string', default: '50000' }, cuts: { type: 'string', default: '100' },
-  messages: { type: 'string', default: '200' }, channels: { type: 'string', default: '4' },
-  shards: { type: 'string', default: '2' }, full: { type: 'boolean', default: false },
-  seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
-  weft: { type: 'string' },
-} });
+const number = (value) => ({ type: 'string', number: true, default: String(value) });
+const values = options_of(import.meta.url, {
+  appends: number(50000), cuts: number(100), messages: number(200), channels: number(4),
+  shards: number(2), seed: number(Math.floor(Math.random() * 2 ** 31)),
+  full: { type: 'boolean', default: false }, weft: { type: 'string' },
+});
 if (values.weft) process.env.WEFT_BIN = values.weft;
 const { Server } = await import('../../tests/behaviour/harness.mjs');
 const { mem, mem_config } = await import('../../tests/behaviour/memory.mjs');
 const { converge } = await import('../../tests/behaviour/converge.mjs');
 
-const number = (name) => Number(values[name]);
 /* Frames missed on one channel each time, on average. */
-const away = number('appends') / number('cuts') / number('channels');
+const away = values.appends / values.cuts / values.channels;
 const config = { ...mem_config,
   history: { ...mem_config.history, cold_replay_max_messages: Math.ceil(away * 1.3) },
   connection_recovery: { enabled: true, max_buffer_size: Math.ceil(away / 2) } };
 const began = Date.now();
 console.log(`seed ${values.seed}`);
-const server = await Server.start({ config, shards: number('shards') });
+const server = await Server.start({ config, shards: values.shards });
 let failed = 0;
 try {
   const counts = await converge({
-    port: server.port, app: mem.app, full: values.full, appends: number('appends'),
-    cuts: number('cuts'), messages: number('messages'), width: 32, seed: number('seed'),
-    channels: Array.from({ length: number('channels') }, (_, i) => `converge-${i}`) });
+    port: server.port, app: mem.app, full: values.full, appends: values.appends,
+    cuts: values.cuts, messages: values.messages, width: 32, seed: values.seed,
+    channels: Array.from({ length: values.channels }, (_, i) => `converge-${i}`) });
   const s = (Date.now() - began) / 1000;
   console.log(`seed ${values.seed}: ${values.appends} appends, ${JSON.stringify(counts)}, `
     + `${s.toFixed(1)} s`);

@@ -14,13 +14,13 @@
  *          where each life and the end is a case. Exit code 0 only when nothing failed.
  */
 import assert from 'node:assert/strict';
-import { parseArgs } from 'node:util';
+import { options_of } from '../../tests/behaviour/options.mjs';
 
-const { values } = parseArgs({ options: {
-  kills: { type: 'string', default: '200' }, shards: { type: 'string', default: '1,3,2,5' },
-  seed: { type: 'string', default: String(Math.floor(Math.random() * 2 ** 31)) },
-  weft: { type: 'string' }, workers: { type: 'string', default: '24' },
-} });
+const number = (value) => ({ type: 'string', number: true, default: String(value) });
+const values = options_of(import.meta.url, {
+  kills: number(200), seed: number(Math.floor(Math.random() * 2 ** 31)), workers: number(24),
+  shards: { type: 'string', default: '1,3,2,5' }, weft: { type: 'string' },
+});
 if (values.weft) process.env.WEFT_BIN = values.weft;
 process.env.WEFT_TEST_WAIT_MS ??= '20000';
 const { seeded } = await import('./seed.mjs');
@@ -38,9 +38,9 @@ const LOAD_MS = 650;
 const MEMBERS = 6;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-const kills_wanted = Number(values.kills);
+const kills_wanted = values.kills;
 const shards_list = values.shards.split(',').map(Number);
-const rng = seeded(Number(values.seed));
+const rng = seeded(values.seed);
 const world = new World(rng);
 const auditor = new Auditor();
 const load = new Workload(world, auditor);
@@ -146,7 +146,7 @@ async function the_end() {
 
 const began = Date.now();
 console.log(`seed ${values.seed}: ${kills_wanted} kills, shards ${values.shards}, ${world.dir}`);
-const busy = [...Array.from({ length: Number(values.workers) }, (_, i) => load.worker(i)),
+const busy = [...Array.from({ length: values.workers }, (_, i) => load.worker(i)),
               retained.run(), load.bulk_worker(0), load.bulk_worker(1),
               ...watchers.map((w) => w.run()), ...people.map((p) => p.run())];
 for (let n = 1; totals.kills < kills_wanted; n++) {
