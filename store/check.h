@@ -9,7 +9,7 @@
  *          head; that mutations refer to a create and to a whole record of the same message; parts
  *          (each record of a mutated message is listed, nothing else is), bases (folded again and
  *          compared), open presence members against the log; names and heads one to one; receipts;
- *          format, lane and store id of all lanes; LMDB's count of pages.
+ *          format, lane and store id of all lanes; LMDB's count of pages and its two meta pages.
  * Threads  A process with one thread.
  * Memory   Per lane: the tail's entries, and the mutated messages of one channel.
  * Errors   CHECK_CANNOT: the lines say why nothing was verified.

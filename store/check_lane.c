@@ -1,4 +1,5 @@
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -15,6 +16,33 @@ static void on_assert(MDB_env *env, const char *text)
     struct check *c = mdb_env_get_userctx(env);
     check_find(c, "the tree of pages is damaged: LMDB stopped at \"%s\"", text);
     _exit(0);
+}
+
+/* LMDB's meta pages: that of transaction N is page N & 1, the other one is of N - 1. A number that
+ * was damaged hides the newest commit behind the one before it, in good order. */
+static void check_metas(struct check *c, const char *path, uint32_t page_bytes)
+{
+    enum { TXN_AT = 144 };                 /* in a page, with 8 bytes a number */
+    uint64_t txn[2] = {0, 0}, newest_free = 0;
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    bool read = fd >= 0 && pread(fd, &txn[0], 8, TXN_AT) == 8 &&
+                pread(fd, &txn[1], 8, page_bytes + TXN_AT) == 8;
+    if (fd >= 0) (void)close(fd);
+    uint64_t newest = u64_max(txn[0], txn[1]);
+    if (!read || newest != mdb_txn_id(c->txn) || txn[newest & 1] != newest ||
+        txn[~newest & 1] + 1 != newest) {
+        check_find(c, "the meta pages do not fit each other");
+        return;
+    }
+    /* A commit lists what it leaves behind under its own number. */
+    if (mdb_cursor_open(c->txn, 0, &cursor) != 0) return;
+    if (mdb_cursor_get(cursor, &key, &data, MDB_LAST) == 0 && key.mv_size == sizeof newest_free) {
+        memcpy(&newest_free, key.mv_data, sizeof newest_free);
+    }
+    mdb_cursor_close(cursor);
+    if (newest_free != newest) check_find(c, "the meta pages are not of the newest transaction");
 }
 
 /* Read-only and without LMDB's lock file: the caller holds the directory's lock. */
@@ -75,6 +103,7 @@ bool check_open(struct check *c)
         check_find(c, "data.mdb is cut short");
         return false;
     }
+    check_metas(c, path, stat.ms_psize);
     for (uint32_t i = 0; i < FORMAT_DBS; i++) {
         e = mdb_dbi_open(c->txn, format_db_names[i], 0, &c->dbis[i]);
         if (e != 0) {

@@ -88,12 +88,11 @@ struct format_segment {
     uint64_t check;                        /* over struct and rows */
     uint64_t chan, first, last;            /* delivery serials, contiguous */
     uint64_t first_ms, last_ms;
-    uint64_t epoch;                        /* history epoch of the rows; ended ones lie below the
-                                              head's reset floor and are not told apart */
+    uint64_t reserved;                     /* 0, as the last one */
     uint64_t rows_before, row_bytes_before;   /* since the channel's birth, without these */
     uint64_t row_bytes;                    /* of the rows in here */
     struct format_row last_row;            /* newest row in here or in any segment before */
-    uint32_t records_count, records_bytes, rows_count, reserved;
+    uint32_t records_count, records_bytes, rows_count, reserved_too;
 };
 
 struct format_head {

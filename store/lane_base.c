@@ -3,10 +3,13 @@
  * append's share of all bases stays a constant number of its own bytes.
  *
  * wants: a direct-mapped table of messages that grow. Two that meet in one place forget each other,
- * which costs reads some work and nothing else.
+ * which costs reads some work and nothing else. So does a message whose stored records are wrong:
+ * it gets no base, its channel tells its readers, and the lane goes on.
  */
+#include <stdio.h>
 #include <stdlib.h>
 
+#include "core/log.h"
 #include "store/fold.h"
 #include "store/lane_parts.h"
 
@@ -73,12 +76,6 @@ struct making {
     uint32_t           ops_count, ops_room;
 };
 
-static err_t damaged(const struct making *m)
-{
-    lane_damage(m->lane, "the records of a message are wrong");
-    return ERR_IO;
-}
-
 /* The parts behind the last base. */
 static err_t find_parts(struct making *m)
 {
@@ -92,10 +89,12 @@ static err_t find_parts(struct making *m)
     struct slice offsets;
     if (rc == MDB_SUCCESS && slice_equal(lane_slice(k), slice_of(key.bytes, key.count))) {
         if (!format_base_read(lane_slice(v), &m->base, &m->base_ops, &m->base_record)) {
-            e = damaged(m);
+            e = ERR_IO;
         }
     }
-    rc = mdb_cursor_get(cursor, &k, &v, rc == MDB_SUCCESS ? MDB_PREV : MDB_LAST);
+    if (rc == MDB_SUCCESS || rc == MDB_NOTFOUND) {
+        rc = mdb_cursor_get(cursor, &k, &v, rc == MDB_SUCCESS ? MDB_PREV : MDB_LAST);
+    }
     for (; e == OK && rc == MDB_SUCCESS; rc = mdb_cursor_get(cursor, &k, &v, MDB_PREV)) {
         struct format_part p;
         if (!format_key_part(lane_slice(k), 0, &chan) || chan != m->chan ||
@@ -104,7 +103,7 @@ static err_t find_parts(struct making *m)
             break;
         }
         if (!format_part_read(lane_slice(v), &p, &offsets)) {
-            e = damaged(m);
+            e = ERR_IO;
             break;
         }
         if (p.last <= m->base.delivery || m->parts_count == PARTS_MAX) break;
@@ -120,14 +119,13 @@ static err_t find_parts(struct making *m)
         m->bytes += p.records_bytes;
     }
     mdb_cursor_close(cursor);
-    return e;
+    return e == OK && rc != MDB_SUCCESS && rc != MDB_NOTFOUND ? lane_error(rc) : e;
 }
 
 static err_t take(struct making *m, const struct record *r)
 {
     err_t e = fold_apply(&m->fold, r);
-    if (e != OK) return e == ERR_IO ? damaged(m) : e;
-    if (r->op_hash == 0) return OK;
+    if (e != OK || r->op_hash == 0) return e;
     if (m->ops_count == m->ops_room) {
         uint32_t room = m->ops_room == 0 ? 64 : m->ops_room * 2;
         uint64_t *grown = realloc(m->ops, room * 2 * sizeof *grown);
@@ -147,7 +145,7 @@ static err_t begin(struct making *m)
     struct record r;
     uint32_t bytes;
     if (m->base.delivery != 0) {
-        if (record_read(m->base_record, &r, &bytes) != RECORD_OK) return damaged(m);
+        if (record_read(m->base_record, &r, &bytes) != RECORD_OK) return ERR_IO;
         m->fold.appends = m->base.appends;
         m->fold.versions = m->base.versions;
         m->ops_room = m->base.ops_count;
@@ -162,13 +160,13 @@ static err_t begin(struct making *m)
     struct format_segment seg;
     err_t e = lane_view_open(&v, m->txn, m->lane->dbis, m->chan, NULL, 0);
     if (e != OK) return e;
-    if (!lane_segment_at(&v, m->message, &value, &e)) return e != OK ? e : damaged(m);
-    if (!format_segment_read(value, &seg, &rest, &rows)) return damaged(m);
+    if (!lane_segment_at(&v, m->message, &value, &e)) return ERR_IO;
+    if (!format_segment_read(value, &seg, &rest, &rows)) return ERR_IO;
     for (; rest.bytes > 0; rest = slice_skip(rest, bytes)) {
         if (record_read(rest, &r, &bytes) != RECORD_OK) break;
         if (r.delivery == m->message) return take(m, &r);
     }
-    return damaged(m);
+    return ERR_IO;
 }
 
 static err_t take_part(struct making *m, uint64_t part)
@@ -179,16 +177,16 @@ static err_t take_part(struct making *m, uint64_t part)
     struct format_segment seg;
     bool found;
     err_t e = lane_get(m->lane, m->txn, FORMAT_MSGS, &key, &value, &found);
-    if (e != OK || !found || !format_part_read(value, &p, &offsets)) return damaged(m);
+    if (e != OK || !found || !format_part_read(value, &p, &offsets)) return ERR_IO;
     key = format_key2(m->chan, part);
     e = lane_get(m->lane, m->txn, FORMAT_SEGMENTS, &key, &value, &found);
-    if (e != OK || !found || !format_segment_read(value, &seg, &records, &rows)) return damaged(m);
+    if (e != OK || !found || !format_segment_read(value, &seg, &records, &rows)) return ERR_IO;
     for (uint32_t i = 0; i < p.records_count; i++) {
         struct record r;
         uint32_t offset = format_offset_at(offsets, i), bytes;
         if (offset >= records.bytes ||
             record_read(slice_skip(records, offset), &r, &bytes) != RECORD_OK) {
-            return damaged(m);
+            return ERR_IO;
         }
         if (r.delivery <= m->fold.delivery) continue;
         e = take(m, &r);
@@ -218,7 +216,8 @@ static err_t put_base(struct making *m)
     return OK;
 }
 
-static err_t make(struct making *m, struct want *w)
+/* Folds what the next base will say. *due false: there is to be none yet. */
+static err_t make(struct making *m, struct want *w, bool *due)
 {
     struct lane_view v;
     err_t e = lane_view_open(&v, m->txn, m->lane->dbis, m->chan, NULL, 0);
@@ -232,9 +231,21 @@ static err_t make(struct making *m, struct want *w)
     }
     w->need = (uint32_t)u64_min(m->bytes + need, BASE_BYTES_MAX);
     if (m->bytes + m->base.record_bytes > BASE_BYTES_MAX) return OK;
+    if (m->parts_count == PARTS_MAX) return OK;            /* older ones may be missing */
     e = begin(m);
     while (e == OK && m->parts_count > 0) e = take_part(m, m->parts[--m->parts_count]);
-    return e == OK ? put_base(m) : e;
+    *due = e == OK;
+    return e;
+}
+
+static void report(const struct making *m)
+{
+    char lane[12], chan[24], message[24];
+    (void)snprintf(lane, sizeof lane, "%u", m->lane->index);
+    (void)snprintf(chan, sizeof chan, "%llu", (unsigned long long)m->chan);
+    (void)snprintf(message, sizeof message, "%llu", (unsigned long long)m->message);
+    LOG(LOG_ERROR, "the stored records of a message are wrong: run weftctl store check", "lane",
+        lane, "number", chan, "message", message);
 }
 
 err_t lane_base_some(struct lane *l, MDB_txn *txn)
@@ -247,9 +258,15 @@ err_t lane_base_some(struct lane *l, MDB_txn *txn)
     w->due = false;
     w->bytes = 0;
     struct making m = {.lane = l, .txn = txn, .chan = w->chan, .message = w->message};
-    err_t e = make(&m, w);
+    bool due = false;
+    err_t e = make(&m, w, &due);
+    if (e == ERR_IO) {                     /* nothing was put */
+        report(&m);
+        w->need = BASE_BYTES_MAX;          /* not over and over */
+    }
+    e = due ? put_base(&m) : OK;           /* without memory a later append asks again */
     fold_free(&m.fold);
     free(m.parts);
     free(m.ops);
-    return e == ERR_MEMORY ? OK : e;     /* the next append asks again */
+    return e;
 }

@@ -137,8 +137,12 @@ static bool segment_at(const struct lane_view *v, uint64_t delivery, struct segm
 {
     struct slice value;
     if (!lane_segment_at(v, delivery, &value, e)) return false;
-    if (format_segment_read(value, &out->head, &out->records, &out->rows)) return true;
-    *e = ERR_IO;
+    if (format_segment_read(value, &out->head, &out->records, &out->rows) &&
+        out->head.chan == v->chan && out->head.first <= out->head.last &&
+        out->head.last >= delivery) {
+        return true;
+    }
+    *e = ERR_IO;                           /* a search by it would not end */
     return false;
 }
 

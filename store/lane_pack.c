@@ -153,7 +153,6 @@ static uint32_t segment_entries(const struct lane_chan *c, const struct format_h
     seg->last = e[n - 1].delivery;
     seg->first_ms = e[0].time_ms;
     seg->last_ms = e[n - 1].time_ms;
-    seg->epoch = before && head->history_epoch > 0 ? head->history_epoch - 1 : head->history_epoch;
     seg->rows_before = head->rows;
     seg->row_bytes_before = head->row_bytes;
     seg->last_row = head->last_row;
@@ -237,10 +236,11 @@ static err_t pack_chan(struct lane *l, MDB_txn *txn, struct lane_chan *c)
     struct lane_view v;
     const struct lane_entry *first = lane_tail_entries(c);
     err_t e = GROW(p->drops, p->drops_room, p->drops_count + 1);
-    if (e == OK) e = lane_view_open(&v, txn, l->dbis, c->chan, NULL, 0);
     if (e != OK) return e;
-    if (!v.known || first->delivery != v.head.delivery + 1) {
-        lane_damage(l, "a channel's head does not fit its tail");
+    e = lane_view_open(&v, txn, l->dbis, c->chan, NULL, 0);
+    if (e != OK && e != ERR_IO) return e;
+    if (e == ERR_IO || !v.known || first->delivery != v.head.delivery + 1) {
+        lane_damage(l, "a channel's head is wrong, or does not fit its tail");
         return ERR_IO;
     }
     e = put_segment(l, txn, c, &v.head, &seg);

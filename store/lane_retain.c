@@ -25,6 +25,7 @@ struct lane_retain {
     uint64_t resume_ns;                  /* a sweep that failed goes on then */
     uint64_t now_ms, now_ns;             /* the time of the sweep, and when that was asked for */
     bool     sweeping, jumped;
+    bool     at_chan;                    /* what was read last belongs to `chan` alone */
     uint64_t chan;                       /* the sweep has done those below */
     bool     failed;                     /* a commit failed since the last probe that found room */
     /* planned by the open transaction */
@@ -327,6 +328,7 @@ static err_t sweep_some(struct lane *l, MDB_txn *txn)
         struct format_key key = format_key1(t->chan);
         MDB_val k = lane_key(&key), v;
         MDB_cursor *cursor;
+        t->at_chan = false;
         err_t e = lane_error(mdb_cursor_open(txn, l->dbis[FORMAT_HEADS], &cursor));
         if (e != OK) return e;
         int rc = mdb_cursor_get(cursor, &k, &v, MDB_SET_RANGE);
@@ -338,6 +340,7 @@ static err_t sweep_some(struct lane *l, MDB_txn *txn)
             t->sweeping = t->more;
             return e;
         }
+        t->at_chan = true;
         e = sweep_chan(l, txn, t->chan);
         if (e != OK) return e;
         if (!t->more) t->chan++;
@@ -345,14 +348,19 @@ static err_t sweep_some(struct lane *l, MDB_txn *txn)
     return OK;
 }
 
-/* What is wrong with one channel costs that channel its retention, and others nothing. */
+/* What is wrong with one channel costs that channel its retention, and others nothing. Where there
+ * is no going on behind it the sweep ends. The next one tries again. */
 static void skip_chan(struct lane *l)
 {
+    struct lane_retain *t = l->retain;
     char index[12], chan[24];
     (void)snprintf(index, sizeof index, "%u", l->index);
-    (void)snprintf(chan, sizeof chan, "%llu", (unsigned long long)l->retain->chan);
-    LOG(LOG_ERROR, "a channel cannot be swept: run weftctl store check", "lane", index, "number",
+    (void)snprintf(chan, sizeof chan, "%llu", (unsigned long long)t->chan);
+    LOG(LOG_ERROR, t->at_chan ? "a channel cannot be swept: run weftctl store check" :
+        "the sweep of old history ends early: run weftctl store check", "lane", index, "number",
         chan);
+    t->sweeping = t->at_chan;
+    t->chan++;
 }
 
 static void sweep(struct lane *l)
@@ -377,7 +385,6 @@ static void sweep(struct lane *l)
     if (e == OK) return;
     if (unreadable) {
         skip_chan(l);
-        t->chan++;                         /* the next sweep tries this one again */
     } else {
         lane_retain_failed(l, e);          /* LMDB calls a write that a full disk cut short EIO */
         t->resume_ns = clock_mono_ns() + PROBE_NS;

@@ -38,6 +38,7 @@ void kit_settle(struct kit *k);          /* background work until there is none 
 
 void kit_add(struct kit *k, const struct record *r);
 void kit_commit(struct kit *k);
+MUST_CHECK err_t kit_try(struct kit *k); /* the same; it may fail */
 /* Fills shard, lane, names and time; the answer is the caller's to free. */
 void kit_read(struct kit *k, struct store_read *r);
 /* Posts it only. It goes on with every commit; k.pending is NULL when it has been answered. */

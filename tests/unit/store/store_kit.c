@@ -115,8 +115,7 @@ static void post(uint16_t shard, uint16_t lane, uint16_t kind, void *payload)
     }
 }
 
-/* The next letter for the shard from any lane. */
-static struct letter next_letter(uint16_t shard)
+struct letter kit_letter(uint16_t shard)
 {
     uint64_t began_ns = clock_mono_ns();
     struct letter l;
@@ -158,7 +157,7 @@ void kit_post(struct kit_batch *b, uint16_t shard, uint16_t lane)
 
 struct store_batch *kit_committed(uint16_t shard)
 {
-    struct letter l = next_letter(shard);
+    struct letter l = kit_letter(shard);
     assert_int_equal(l.kind, MAIL_COMMITTED);
     return l.payload;
 }
@@ -178,12 +177,17 @@ void kit_batch_free(struct kit_batch *b)
     *b = (struct kit_batch){0};
 }
 
-void kit_read(struct store_read *r, uint16_t shard, uint16_t lane)
+void kit_read_post(struct store_read *r, uint16_t shard, uint16_t lane)
 {
     r->shard = shard;
     r->lane = lane;
     post(shard, lane, MAIL_READ, r);
-    struct letter l = next_letter(shard);
+}
+
+void kit_read(struct store_read *r, uint16_t shard, uint16_t lane)
+{
+    kit_read_post(r, shard, lane);
+    struct letter l = kit_letter(shard);
     assert_int_equal(l.kind, MAIL_READ_DONE);
     assert_ptr_equal(l.payload, r);
 }

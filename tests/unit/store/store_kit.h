@@ -48,6 +48,8 @@ struct store_batch *kit_committed(uint16_t shard);                   /* waits fo
 err_t kit_commit(struct kit_batch *b, uint16_t shard, uint16_t lane);
 void kit_batch_free(struct kit_batch *b);
 
+struct letter kit_letter(uint16_t shard);   /* waits for the next one, from any lane */
+void kit_read_post(struct store_read *r, uint16_t shard, uint16_t lane);   /* does not wait */
 /* The answer is in *r; the caller frees it with store_read_free. */
 void kit_read(struct store_read *r, uint16_t shard, uint16_t lane);
 /* STORE_OPEN of a channel of app "app" by its name, on the lane given. */

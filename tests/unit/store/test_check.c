@@ -92,6 +92,31 @@ static void a_flipped_byte_of_a_key_or_value_is_found(void **state)
     check_kit_sound();
 }
 
+/* A wrong number in one of LMDB's two meta pages makes the older one count: the newest commit is
+ * gone, and what is left is in good order. (The one flip that makes the newest look two older than
+ * it is leaves nothing to compare with.) */
+static void a_hidden_commit_is_found(void **state)
+{
+    enum { TXN_AT = 144, PAGE_BYTES = 4096 };
+    struct check_kit_copy c = check_kit_save();
+    uint64_t txn[2];
+    for (uint32_t page = 0; page < 2; page++) {
+        memcpy(&txn[page], c.bytes + page * PAGE_BYTES + TXN_AT, sizeof txn[page]);
+    }
+    uint64_t newest = u64_max(txn[0], txn[1]);
+    assert_true(txn[newest & 1] == newest && txn[~newest & 1] == newest - 1);
+    for (uint32_t page = 0; page < 2; page++) {
+        for (uint32_t bit = 0; bit < 64; bit++) {
+            uint64_t at = page * PAGE_BYTES + TXN_AT + bit / 8;
+            if ((txn[page] ^ 1ull << bit) == newest - 2 && txn[page] == newest) continue;
+            check_kit_flip(at, (uint8_t)(1 << bit % 8));
+            check_kit_found("meta pages");
+            check_kit_flip(at, (uint8_t)(1 << bit % 8));
+        }
+    }
+    check_kit_restore(&c);
+}
+
 /* Also where no key lies: page heads, inner pages, free pages, LMDB's own. It may or may not
  * matter, but the check itself always ends, and says so when it could not read on. */
 static void a_flipped_byte_anywhere_ends_no_check(void **state)
@@ -381,6 +406,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_flipped_byte_of_a_key_or_value_is_found),
+        cmocka_unit_test(a_hidden_commit_is_found),
         cmocka_unit_test(a_flipped_byte_anywhere_ends_no_check),
         cmocka_unit_test(a_file_that_was_cut_is_found),
         cmocka_unit_test(what_is_missing_is_found),

@@ -4,10 +4,6 @@
 
 #include <stdio.h>
 
-#include "core/rng.h"
-
-static struct rng rng;
-
 static void fill(char *data, uint64_t chan, uint64_t delivery, uint32_t bytes)
 {
     int n = snprintf(data, bytes, "\"%llu-%llu-", (unsigned long long)chan,
@@ -276,6 +272,5 @@ int main(void)
         cmocka_unit_test(many_short_tails_keep_the_bound),
         cmocka_unit_test(a_long_message_is_read_whole),
     };
-    rng_seed(&rng, 4);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
