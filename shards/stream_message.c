@@ -31,9 +31,11 @@ static bool is_doubtful(const struct shard *sh, const struct stream *st,
     const struct conf_policy *p = st->policy;
     const struct fold *f = &m->fold;
     uint64_t now_ms = sh->re.wall_ms, age_ms = now_ms - u64_min(f->message_ms, now_ms);
+    uint64_t newest_ms = now_ms - u64_min(f->time_ms, now_ms);
     if (!st->history || !f->started || m->loading || m->flying > 0) return false;
     if (p->version_age_ms == 0 || m->checked_ms + CHECKED_MS > now_ms) return false;
     if (p->version_age_ms != UINT64_MAX && age_ms < p->version_age_ms) return false;
+    if (newest_ms >= p->version_age_ms) return true;
     return (p->history_age_ms > 0 && age_ms >= p->history_age_ms) ||
            (p->history_messages_max > 0 &&
             st->now.history - u64_min(f->history, st->now.history) >= p->history_messages_max) ||

@@ -123,6 +123,7 @@ struct reader_work {
     uint32_t            records, items;  /* items: records or rows that were asked for */
     uint64_t            at;              /* how far it came */
     uint64_t            low, high;       /* ROWS: history serials */
+    uint64_t            floor;           /* MESSAGE, VERSIONS: oldest version that is kept */
     bool                folding;
     uint64_t            fold_message;
     struct fold         fold;

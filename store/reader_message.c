@@ -54,6 +54,9 @@ int reader_fold(struct reader_source *s, struct reader_work *w, uint64_t message
         w->fold_message = message;
         status = fold_start(s, w, message, upto, ops);
         if (status != STORE_READ_OK) return status;
+    } else if (message < s->view.head.floor) {
+        return STORE_READ_NOT_FOUND;           /* evicted meanwhile: what would follow next is not
+                                                  what was next */
     }
     reader_walk_open(&walk, s, message, w->fold.started ? w->fold.delivery : 0, upto, false);
     while (!reader_over(s)) {
@@ -72,25 +75,28 @@ int reader_fold(struct reader_source *s, struct reader_work *w, uint64_t message
     return READER_AGAIN;
 }
 
-/* Kept, and not behind what may be seen? */
-static int find_floor(struct reader_source *s, const struct store_read *r,
+/* A message is there while its newest version is kept: an edit of yesterday outlives a create of
+ * last week. What it is folded from stays as long as its row or its versions do. */
+static int find_floor(struct reader_source *s, const struct store_read *r, struct reader_work *w,
                       const struct store_policy *policy)
 {
     struct lane_floors floors;
     if (!s->view.known || r->message == 0 || r->message > r->upto) return STORE_READ_NOT_FOUND;
     err_t e = lane_floors(&s->view, policy, r->now_ms, &floors);
     if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
-    return r->message < floors.version ? STORE_READ_NOT_FOUND : STORE_READ_OK;
+    w->floor = floors.version;
+    return r->message < u64_min(floors.row, floors.version) ? STORE_READ_NOT_FOUND : STORE_READ_OK;
 }
 
 int reader_message(struct reader_source *s, struct store_read *r, struct reader_work *w,
                    const struct store_policy *policy)
 {
     struct record folded;
-    int status = w->started ? STORE_READ_OK : find_floor(s, r, policy);
+    int status = w->started ? STORE_READ_OK : find_floor(s, r, w, policy);
     w->started = true;
     if (status == STORE_READ_OK) status = reader_fold(s, w, r->message, r->upto, true);
     if (status != STORE_READ_OK) return status;
+    if (w->fold.delivery < w->floor) return STORE_READ_NOT_FOUND;
     fold_record(&w->fold, &folded);
     r->appends = w->fold.appends;
     r->versions = w->fold.versions;
@@ -100,6 +106,26 @@ int reader_message(struct reader_source *s, struct store_read *r, struct reader_
 
 /* ---- versions ---- */
 
+static int versions_start(struct reader_source *s, const struct store_read *r,
+                          struct reader_work *w, const struct store_policy *policy)
+{
+    struct reader_walk walk;
+    struct reader_found f;
+    int status = find_floor(s, r, w, policy);
+    if (status != STORE_READ_OK) return status;
+    status = reader_find(s, r->message, READER_ASIDE, &f);
+    if (status == STORE_READ_OK && !record_is_row(&f.r)) status = STORE_READ_NOT_FOUND;
+    if (status == STORE_READ_OK && r->message < w->floor) {
+        reader_walk_open(&walk, s, r->message, 0, r->upto, true);
+        status = reader_walk_next(&walk, &f);
+        if (status == STORE_READ_OK && f.r.delivery < w->floor) status = STORE_READ_NOT_FOUND;
+    }
+    if (status != STORE_READ_OK) return status;
+    w->at = r->newest_first ? r->from : u64_max(r->from, w->floor - 1);
+    w->started = true;
+    return STORE_READ_OK;
+}
+
 int reader_versions(struct reader_source *s, struct store_read *r, struct reader_work *w,
                     const struct store_policy *policy)
 {
@@ -108,19 +134,18 @@ int reader_versions(struct reader_source *s, struct store_read *r, struct reader
     int status;
 
     if (!w->started) {
-        status = find_floor(s, r, policy);
+        status = versions_start(s, r, w, policy);
         if (status != STORE_READ_OK) return status;
-        status = reader_find(s, r->message, READER_ASIDE, &f);
-        if (status == STORE_READ_OK && !record_is_row(&f.r)) status = STORE_READ_NOT_FOUND;
-        if (status != STORE_READ_OK) return status;
-        w->at = r->from;
-        w->started = true;
+    }
+    if (r->message < s->view.head.floor) {     /* evicted meanwhile: the page ends here */
+        return w->items > 0 ? STORE_READ_OK : STORE_READ_NOT_FOUND;
     }
     reader_walk_open(&walk, s, r->message, w->at, r->upto, r->newest_first);
     while (!reader_over(s)) {
         status = reader_walk_next(&walk, &f);
         if (status == STORE_READ_NOT_FOUND) return STORE_READ_OK;
         if (status != STORE_READ_OK) return status;
+        if (f.r.delivery < w->floor) return STORE_READ_OK;
         bool full = w->items > 0 && w->out_bytes + f.packed.bytes > reader_bytes_max(r);
         if (full || (r->limit != 0 && w->items == r->limit)) {
             r->more = true;

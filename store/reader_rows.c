@@ -117,7 +117,7 @@ static int put_row(struct reader_source *s, struct store_read *r, struct reader_
     if (status == STORE_READ_OK) status = reader_find(s, row.delivery, READER_MAIN, &f);
     if (status != STORE_READ_OK) return status == STORE_READ_NOT_FOUND ? STORE_READ_IO : status;
     if (!record_is_row(&f.r) || f.r.history != w->at) return STORE_READ_IO;
-    if (f.r.kind == RECORD_CREATE && row.delivery >= floors->version) {
+    if (f.r.kind == RECORD_CREATE) {
         status = reader_mutated(s, row.delivery, &mutated);
         if (status == STORE_READ_OK && mutated) {
             status = reader_fold(s, w, row.delivery, r->upto, false);
@@ -125,7 +125,8 @@ static int put_row(struct reader_source *s, struct store_read *r, struct reader_
         if (status != STORE_READ_OK) return status;
     }
     bytes = w->out_bytes + f.packed.bytes;
-    if (mutated && w->fold.delivery == row.delivery) mutated = false;
+    /* Nothing else was to be seen then, or its versions are not kept any more. */
+    if (w->fold.delivery == row.delivery || w->fold.delivery < floors->version) mutated = false;
     if (mutated) {
         fold_record(&w->fold, &folded);
         bytes += record_bytes(&folded);

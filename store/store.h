@@ -179,6 +179,11 @@ struct store_read {
     uint32_t appends, versions;        /* MESSAGE: counted since the create */
 };
 void store_read_free(struct store_read *r);   /* what the answer owns, not r */
+/* There were rows, and none of them is kept. */
+static inline bool store_rows_gone(const struct store_head *h)
+{
+    return h->rows_first == 0 && h->history_next > 1;
+}
 
 /* ---- for metrics: read by any thread, may lag ---- */
 

@@ -293,6 +293,17 @@ static void apply(struct state *s, const struct record *r)
     s->r.data = r->data.ptr == NULL ? r->data : slice_of(s->data, s->bytes);
 }
 
+bool model_keeps(const struct model *m, uint64_t message, uint64_t upto)
+{
+    struct model_floors floors;
+    model_floors(m, upto, &floors);
+    if (message < u64_min(floors.row, floors.version)) return false;
+    for (uint64_t d = u64_max(message, floors.version); d <= upto; d++) {
+        if (d == message || model_record_at(m, d)->message == message) return true;
+    }
+    return false;
+}
+
 bool model_message(const struct model *m, uint64_t message, uint64_t upto,
                    struct model_answer *out, uint32_t *versions, uint32_t *appends, uint32_t *ops)
 {
@@ -326,11 +337,15 @@ bool model_message(const struct model *m, uint64_t message, uint64_t upto,
 void model_versions(const struct model *m, const struct store_read *r, struct model_answer *out)
 {
     uint32_t items = 0;
+    struct model_floors floors;
     uint64_t first = r->newest_first ? (r->from == 0 ? r->upto : r->from - 1) : r->from + 1;
     uint8_t *shown = need(NULL, 1, m->count + 1);
     *out = (struct model_answer){.bytes = NULL};
     memset(shown, 0, m->count + 1);
-    for (uint64_t d = first; d >= 1 && d <= r->upto; d = r->newest_first ? d - 1 : d + 1) {
+    model_floors(m, r->upto, &floors);
+    if (!r->newest_first) first = u64_max(first, floors.version);
+    for (uint64_t d = first; d >= floors.version && d <= r->upto;
+         d = r->newest_first ? d - 1 : d + 1) {
         const struct record *x = model_record_at(m, d);
         if (x->message != r->message) continue;
         if (r->limit != 0 && items == r->limit) {
@@ -376,7 +391,7 @@ void model_rows(const struct model *m, const struct store_read *r, struct model_
         put(out, x, 0);
         items++;
         struct model_answer folded;
-        if (x->kind == RECORD_CREATE && d >= floors.version &&
+        if (x->kind == RECORD_CREATE && model_keeps(m, d, r->upto) &&
             model_message(m, d, r->upto, &folded, &versions, &appends, &ops)) {
             struct record f;
             uint32_t bytes;

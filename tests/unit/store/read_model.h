@@ -55,6 +55,8 @@ void model_floors(const struct model *m, uint64_t upto, struct model_floors *out
 /* false: a context that the range needs is below `replay`, so that the store may have lost it. */
 bool model_range(const struct model *m, uint64_t from, uint64_t upto, uint64_t replay,
                  struct model_answer *out);
+/* Does retention keep the message: its newest version, and what it is folded from? */
+bool model_keeps(const struct model *m, uint64_t message, uint64_t upto);
 /* false: there is no such message. Op pairs are counted. */
 bool model_message(const struct model *m, uint64_t message, uint64_t upto,
                    struct model_answer *out, uint32_t *versions, uint32_t *appends, uint32_t *ops);

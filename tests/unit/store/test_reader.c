@@ -59,16 +59,14 @@ static void ask_range(struct model *m, struct rng *rng)
 static void ask_message(struct model *m, struct rng *rng)
 {
     struct store_read r = question(m, STORE_MESSAGE);
-    struct model_floors floors;
     struct model_answer a;
     uint32_t versions, appends, ops;
     r.upto = 1 + rng_below(rng, m->count);
     r.message = 1 + rng_below(rng, r.upto);
     if (rng_below(rng, 3) != 0) r.message = model_record_at(m, r.message)->message;
-    model_floors(m, r.upto, &floors);
     bool there = model_message(m, r.message, r.upto, &a, &versions, &appends, &ops);
     kit_read(m->kit, &r);
-    if (!there || r.message < floors.version) {
+    if (!there || !model_keeps(m, r.message, r.upto)) {
         assert_int_equal(r.status, STORE_READ_NOT_FOUND);
         model_answer_free(&a);
     } else {
@@ -89,16 +87,14 @@ static void ask_message(struct model *m, struct rng *rng)
 static void ask_versions(struct model *m, struct rng *rng)
 {
     struct store_read r = question(m, STORE_VERSIONS);
-    struct model_floors floors;
     struct model_answer a;
     r.upto = 1 + rng_below(rng, m->count);
     r.message = model_record_at(m, 1 + rng_below(rng, r.upto))->message;
     r.limit = 1 + (uint32_t)rng_below(rng, 30);
     r.newest_first = rng_below(rng, 2) == 0;
-    model_floors(m, r.upto, &floors);
     for (bool more = true; more;) {
         kit_read(m->kit, &r);
-        if (r.message < floors.version) {
+        if (!model_keeps(m, r.message, r.upto)) {
             assert_int_equal(r.status, STORE_READ_NOT_FOUND);
             return;
         }

@@ -379,6 +379,43 @@ static void a_reset_starts_a_new_history(void **state)
     }
 }
 
+/* A read that goes on in the next snapshot finds the records behind a hole: it may not go on with
+ * them. */
+static void what_is_swept_while_it_is_read_is_gone(void **state)
+{
+    enum { APPENDS = 2500, FRAGMENT = 3000 };
+    open_with(1, 100, (struct store_policy){0});
+    kit.conf.purge_interval_ms = 1;
+    kit_restart();
+    for (uint32_t i = 0; i < APPENDS; i++) {
+        put(RECORD_APPEND, 0, FRAGMENT);
+        if (i % 100 == 0) assert_int_equal(kit_commit(&batch, 0, 0), OK);
+    }
+    assert_int_equal(kit_commit(&batch, 0, 0), OK);
+    kit_idle();                            /* in segments, with a base */
+    put(RECORD_CREATE, 0, 30);
+    put(RECORD_APPEND, 0, 30);             /* in the tail */
+    assert_int_equal(kit_commit(&batch, 0, 0), OK);
+    struct store_read r = {.kind = STORE_MESSAGE, .app_id = slice_str("app"),
+                           .channel = slice_str("kept"), .chan = chan, .upto = newest,
+                           .message = rows[0].delivery, .now_ms = kit.now_ms};
+    kit_read(&r, 0, 0);
+    assert_int_equal(r.status, STORE_READ_OK);
+    assert_true(r.appends > APPENDS && r.bytes_count > APPENDS * (FRAGMENT - 2));
+    store_read_free(&r);
+    kit_read_post(&r, 0, 0);
+    (void)store_step(kit.store);           /* the first snapshot is used up */
+    kit.policy.messages_max = 1;
+    uint32_t asked = kit.policies;
+    for (uint64_t began_ns = clock_mono_ns(); clock_mono_ns() - began_ns < 2000000;) continue;
+    assert_int_equal(kit_letter(0).kind, MAIL_READ_DONE);
+    assert_true(kit.policies > asked + 1);
+    assert_int_equal(r.status, STORE_READ_NOT_FOUND);
+    store_read_free(&r);
+    kit.policy.messages_max = 0;
+    done();
+}
+
 static void request_keys_expire(void **state)
 {
     kit_open(1, 1, false);
@@ -414,6 +451,7 @@ int main(void)
         cmocka_unit_test(a_leap_of_the_clock_is_followed_slowly),
         cmocka_unit_test(a_purge_takes_rows_and_no_serial),
         cmocka_unit_test(a_reset_starts_a_new_history),
+        cmocka_unit_test(what_is_swept_while_it_is_read_is_gone),
         cmocka_unit_test(request_keys_expire),
     };
     rng_seed(&rng, 5);
