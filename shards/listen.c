@@ -101,6 +101,20 @@ err_t listen_open(const char *host, uint16_t *port, uint32_t count, int *fds, ch
 
 /* ---- the data directory ---- */
 
+/* A name that is not on the disk yet would go with a power cut, and everything below it. */
+static int sync_above(const char *dir)
+{
+    char above[4096];
+    const char *slash = strrchr(dir, '/');
+    int e = 0, bytes = slash == NULL || slash == dir ? 1 : (int)(slash - dir);
+    snprintf(above, sizeof(above), "%.*s", bytes, slash == NULL ? "." : dir);
+    int fd = open(above, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0) return errno == EACCES ? 0 : -errno;      /* may be written in, but not be read */
+    if (fsync(fd) != 0 && errno != EINVAL) e = -errno;    /* EINVAL: they need no sync here */
+    close(fd);
+    return e;
+}
+
 static int make_dirs(const char *path)
 {
     char part[4096];
@@ -110,7 +124,8 @@ static int make_dirs(const char *path)
         if (path[i] != '/' && path[i] != '\0') continue;
         memcpy(part, path, i);
         part[i] = '\0';
-        if (mkdir(part, 0750) != 0 && errno != EEXIST) return -errno;
+        int e = mkdir(part, 0750) == 0 ? sync_above(part) : errno == EEXIST ? 0 : -errno;
+        if (e < 0) return e;
     }
     return 0;
 }

@@ -74,8 +74,6 @@ struct snapshot {
     uint64_t           chan_fresh;       /* OPEN: number for a channel that was never seen */
     struct lane_entry *tail;             /* owned by the snapshot; in delivery order */
     uint32_t           tail_count, tail_room;
-    uint64_t           began_ns;
-    uint32_t           rounds;           /* times it went to the reader for this read: 1, 2, ... */
     void              *work;             /* the reader's own, kept across renewals; NULL at first */
     struct snapshot   *next;             /* lane.snapshots_free */
 };
@@ -88,8 +86,8 @@ struct lane {
     struct store            *store;
     const struct store_conf *conf;
     uint32_t                 index;
-    MDB_env                 *env;
-    MDB_dbi                  dbis[FORMAT_DBS];
+    MDB_env                 *env;        /* NULL once it could not be opened again */
+    MDB_dbi                  dbis[FORMAT_DBS];   /* the reader: while it has a snapshot */
     uint16_t                 post, reader_post;   /* of the office */
     struct reader           *reader;
     uint32_t                 losses;     /* starts that found no clean mark, this one included */
@@ -103,7 +101,10 @@ struct lane {
     uint64_t          wal_bytes, wal_live_bytes;
     uint64_t         *wals_dead;         /* owned; seqs of values to be deleted */
     uint32_t          wals_dead_count, wals_dead_room;
+    uint64_t          txn_newest;        /* of LMDB: what the tail index stands for */
     bool              damaged;           /* a stored value was wrong: nothing durable any more */
+    bool              failed, failed_said;   /* damaged because LMDB takes nothing any more:
+                                                lane_reopen. Said: until it accepts again */
     struct lane_chan *pack_first, *pack_last;     /* tails long enough for a segment */
     struct lane_pack *pack;              /* owned; lane_pack.c */
     struct lane_base *base;              /* owned; lane_base.c */

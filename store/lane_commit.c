@@ -49,6 +49,7 @@ static void give_up(struct lane *l, const char *message, const char *what)
     if (l->damaged) return;
     l->damaged = true;
     __atomic_store_n(&l->refusing, true, __ATOMIC_RELAXED);
+    if (message == NULL) return;
     (void)snprintf(index, sizeof index, "%u", l->index);
     LOG(LOG_ERROR, message, "lane", index, "what", what);
 }
@@ -79,23 +80,30 @@ err_t lane_get(struct lane *l, MDB_txn *txn, enum format_db db, struct format_ke
 /* LMDB could not write its meta page: it takes nothing more until it is opened again. */
 static err_t txn_error(struct lane *l, int rc)
 {
-    if (rc == MDB_PANIC) {
-        give_up(l, "durable publishes are refused: see to the disk, then restart the server",
-                "the meta page could not be written");
+    if (rc == MDB_PANIC && !l->damaged) {
+        l->failed = true;
+        give_up(l, l->failed_said ? NULL : "durable publishes and reads are refused until the disk "
+                "takes what it is given: see to it", "the meta page could not be written");
+        l->failed_said = true;
     }
     return lane_error(rc);
 }
 
 err_t lane_txn_begin(struct lane *l, unsigned flags, MDB_txn **txn)
 {
+    if (l->env == NULL) return ERR_IO;
     return txn_error(l, mdb_txn_begin(l->env, NULL, flags, txn));
 }
 
 err_t lane_txn_commit(struct lane *l, MDB_txn **txn)
 {
     uint64_t began_ns = clock_mono_ns();
+    MDB_envinfo info;
     int rc = mdb_txn_commit(*txn);
     *txn = NULL;
+    if (rc == MDB_SUCCESS && mdb_env_info(l->env, &info) == MDB_SUCCESS) {
+        l->txn_newest = info.me_last_txnid;
+    }
     lane_stat_add(&l->stats.commits, 1);
     lane_stat_add(&l->stats.commit_ns, clock_mono_ns() - began_ns);
     return txn_error(l, rc);

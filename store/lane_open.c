@@ -1,13 +1,16 @@
 /* Start: environment, format, scan of the wal; when all lanes have that, clean mark read and
  * cleared. The scan finds what the committer keeps in RAM; nothing is repaired, because a
- * transaction is there or not. */
+ * transaction is there or not. And the same environment once more, after a meta page that could not
+ * be written. */
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "core/log.h"
 #include "store/lane_parts.h"
 
 enum { READERS_MAX = 64, PATH_BYTES = 4096 };
@@ -102,12 +105,13 @@ static err_t lane_said(MDB_txn *txn, MDB_dbi meta, const char *dir, uint32_t ind
 
 /* ---- a new directory ---- */
 
-static void sync_dir(const char *path)
+static int sync_dir(const char *path)
 {
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return;
-    (void)fsync(fd);                       /* where directories cannot be synced there is no need */
+    int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), rc = MDB_SUCCESS;
+    if (fd < 0) return errno;
+    if (fsync(fd) != 0 && errno != EINVAL) rc = errno;   /* EINVAL: they need no sync here */
     (void)close(fd);
+    return rc;
 }
 
 /* Fills a lane; what holds channels is left as it is. */
@@ -161,11 +165,9 @@ static int make_new(const char *dir, const char *path, const struct format_lane 
         if (unlink(file) != 0 && errno != ENOENT) return errno;
     }
     int rc = make_at(made_at, made, &has_data);
+    if (rc == MDB_SUCCESS) rc = sync_dir(made_at);
     if (rc != MDB_SUCCESS) return rc;
-    sync_dir(made_at);
-    if (rename(made_at, path) != 0) return errno;
-    sync_dir(dir);
-    return MDB_SUCCESS;
+    return rename(made_at, path) == 0 ? sync_dir(dir) : errno;
 }
 
 err_t lane_make(const char *dir, const struct format_lane *made, char *error, uint32_t error_bytes)
@@ -282,7 +284,8 @@ err_t lane_begin(struct lane *l, char *error, uint32_t error_bytes)
     struct format_lane said;
     MDB_txn *txn;
     bool clean = false;
-    int rc = mdb_txn_begin(l->env, NULL, 0, &txn);
+    int rc = sync_dir(l->conf->dir);       /* the start that made it may have come no further */
+    if (rc == MDB_SUCCESS) rc = mdb_txn_begin(l->env, NULL, 0, &txn);
     if (rc != MDB_SUCCESS) return refuse_code(error, error_bytes, l->conf->dir, l->index, rc);
     err_t e = lane_said(txn, l->dbis[FORMAT_META], l->conf->dir, l->index, &said, error,
                         error_bytes);
@@ -294,9 +297,71 @@ err_t lane_begin(struct lane *l, char *error, uint32_t error_bytes)
     }
     if (e != OK) return e;
     if (rc != MDB_SUCCESS) return refuse_code(error, error_bytes, l->conf->dir, l->index, rc);
+    MDB_envinfo info;
+    rc = mdb_env_info(l->env, &info);
+    if (rc != MDB_SUCCESS) return refuse_code(error, error_bytes, l->conf->dir, l->index, rc);
+    l->txn_newest = info.me_last_txnid;
     l->losses = said.losses;
     l->clean = clean;
     return OK;
+}
+
+/* ---- once more ---- */
+
+/* LMDB takes back a meta page that it could not write, but only in the page cache. On the disk the
+ * failed commit may stand, and a power cut would bring it back over pages that are used for
+ * something else by then: so both meta pages go to the disk as they are. */
+static int settle_metas(const char *path, uint32_t page_bytes)
+{
+    char file[PATH_BYTES + 16];
+    size_t bytes = 2 * (size_t)page_bytes;
+    (void)snprintf(file, sizeof file, "%s/data.mdb", path);
+    uint8_t *pages = malloc(bytes);
+    int fd = open(file, O_RDWR | O_CLOEXEC), rc = MDB_SUCCESS;
+    if (pages == NULL || fd < 0 || pread(fd, pages, bytes, 0) != (ssize_t)bytes ||
+        pwrite(fd, pages, bytes, 0) != (ssize_t)bytes || fdatasync(fd) != 0) {
+        rc = EIO;                          /* whatever it is: tried again */
+    }
+    if (fd >= 0) (void)close(fd);
+    free(pages);
+    return rc;
+}
+
+/* The same databases, as the newest good transaction left them? */
+static bool opened_as_it_was(struct lane *l)
+{
+    MDB_envinfo info;
+    MDB_txn *txn;
+    if (mdb_env_info(l->env, &info) != MDB_SUCCESS || info.me_last_txnid != l->txn_newest ||
+        mdb_txn_begin(l->env, NULL, MDB_RDONLY, &txn) != MDB_SUCCESS) {
+        return false;
+    }
+    if (dbis_open(txn, l->dbis, 0) == MDB_SUCCESS) return mdb_txn_commit(txn) == MDB_SUCCESS;
+    mdb_txn_abort(txn);
+    return false;
+}
+
+bool lane_reopen(struct lane *l)
+{
+    char path[PATH_BYTES], index[12];
+    MDB_stat st;
+    lane_path(path, l->conf->dir, l->index);
+    if (!lane_snapshots_end(l) || mdb_env_stat(l->env, &st) != MDB_SUCCESS ||
+        settle_metas(path, st.ms_psize) != MDB_SUCCESS) {
+        return false;
+    }
+    mdb_env_close(l->env);
+    if (env_open(path, &l->env) == MDB_SUCCESS && opened_as_it_was(l)) {
+        l->damaged = l->failed = false;
+        return true;
+    }
+    if (l->env != NULL) mdb_env_close(l->env);
+    l->env = NULL;
+    l->failed = false;
+    (void)snprintf(index, sizeof index, "%u", l->index);
+    LOG(LOG_ERROR, "durable publishes and reads are refused: restart the server", "lane", index,
+        "what", "the environment is not what it was");
+    return false;
 }
 
 void lane_close(struct lane *l, bool clean)

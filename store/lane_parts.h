@@ -17,6 +17,9 @@ MUST_CHECK err_t lane_open(struct lane *l, char *error, uint32_t error_bytes);
 MUST_CHECK err_t lane_begin(struct lane *l, char *error, uint32_t error_bytes);
 /* clean: everything was committed, so the mark may be set. */
 void lane_close(struct lane *l, bool clean);
+/* The environment of a lane that `failed` is opened anew once the disk takes its meta pages, if it
+ * stands where the tail index does. True: the lane is no longer damaged. */
+bool lane_reopen(struct lane *l);
 /* What the directory says of itself: 0 lanes when there is none yet. Errors fill `error`. */
 MUST_CHECK err_t lane_probe(const char *dir, uint32_t index, struct format_lane *out, char *error,
                             uint32_t error_bytes);
@@ -58,8 +61,8 @@ bool lane_round(struct lane *l);
 /* Nanoseconds until lane_round has something to do by itself. */
 uint64_t lane_rest_ns(const struct lane *l);
 void lane_damage(struct lane *l, const char *what);
-/* Begins a transaction: flags 0 or MDB_RDONLY. When LMDB takes nothing any more the lane
- * refuses for good, like a damaged one. */
+/* Begins a transaction: flags 0 or MDB_RDONLY. When LMDB takes nothing any more the lane has
+ * `failed`. */
 MUST_CHECK err_t lane_txn_begin(struct lane *l, unsigned flags, MDB_txn **txn);
 /* Commits `txn` or aborts it; *txn is gone in any case. Counts the time. */
 MUST_CHECK err_t lane_txn_commit(struct lane *l, MDB_txn **txn);
@@ -81,6 +84,8 @@ MUST_CHECK err_t lane_change(struct lane *l, MDB_txn *txn, const struct record *
 /* ---- lane_reads.c: snapshots out, snapshots back ---- */
 void lane_snapshots_open(struct lane *l);
 void lane_snapshots_close(struct lane *l);
+/* Ends what the environment has of them; false: the reader has one. */
+bool lane_snapshots_end(struct lane *l);
 void lane_snapshot_back(struct lane *l, struct snapshot *s, bool renew);
 /* Hands a read to the reader; false: no snapshot is free. A read that cannot begin is answered. */
 bool lane_snapshot_send(struct lane *l, struct store_read *read);

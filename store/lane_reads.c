@@ -25,6 +25,18 @@ void lane_snapshots_close(struct lane *l)
     l->snapshots_free = NULL;
 }
 
+bool lane_snapshots_end(struct lane *l)
+{
+    uint32_t free_count = 0;
+    for (const struct snapshot *s = l->snapshots_free; s != NULL; s = s->next) free_count++;
+    if (free_count < LANE_SNAPSHOTS_MAX) return false;
+    for (struct snapshot *s = l->snapshots_free; s != NULL; s = s->next) {
+        if (s->txn != NULL) mdb_txn_abort(s->txn);
+        s->txn = NULL;
+    }
+    return true;
+}
+
 static void post(struct lane *l, uint16_t to, uint16_t kind, void *payload)
 {
     struct letter letter = {.kind = kind, .from_shard = l->post, .payload = payload,
@@ -46,15 +58,12 @@ static err_t snapshot_take(struct lane *l, struct snapshot *s)
     if (s->tail_count > 0) {
         memcpy(s->tail, lane_tail_entries(c), s->tail_count * sizeof *s->tail);
     }
-    int rc = s->txn == NULL ? mdb_txn_begin(l->env, NULL, MDB_RDONLY, &s->txn) :
-                              mdb_txn_renew(s->txn);
-    s->began_ns = clock_mono_ns();
-    s->rounds++;
-    return lane_error(rc);
+    return s->txn == NULL ? lane_txn_begin(l, MDB_RDONLY, &s->txn) :
+                            lane_error(mdb_txn_renew(s->txn));
 }
 
 /* Nothing was read, so nothing is known to be damaged: after a meta page that could not be written
- * LMDB reads nothing either until the next start. */
+ * LMDB reads nothing either until it is opened again. */
 static void read_failed(struct lane *l, struct store_read *read)
 {
     read->status = STORE_READ_MEMORY;
@@ -68,7 +77,6 @@ bool lane_snapshot_send(struct lane *l, struct store_read *read)
     s->read = read;
     s->chan = read->kind == STORE_OPEN || read->kind == STORE_ACTIVE ? 0 : read->chan;
     s->chan_fresh = read->kind == STORE_OPEN ? l->chan_next++ : 0;
-    s->rounds = 0;
     s->work = NULL;
     if (snapshot_take(l, s) != OK) {
         read_failed(l, read);

@@ -121,7 +121,8 @@ static void probe(struct lane *l)
 {
     struct lane_retain *t = l->retain;
     struct room room;
-    if (l->damaged || !room_read(l, &room)) return;
+    if (l->damaged && !(l->failed && lane_reopen(l))) return;
+    if (!room_read(l, &room)) return;
     bool refusing = __atomic_load_n(&l->refusing, __ATOMIC_RELAXED);
     uint64_t low = u64_max(FREE_BYTES_MIN, room.disk_bytes / FREE_DIVISOR);
     uint64_t share = l->conf->bytes_max / l->conf->lanes;
@@ -131,7 +132,7 @@ static void probe(struct lane *l)
     } else if (over) {
         set_refusing(l, true, "history.max_bytes is reached");
     } else if (refusing && (!t->failed || write_probe(l) == OK)) {
-        t->failed = false;
+        t->failed = l->failed_said = false;
         set_refusing(l, false, "");
     }
 }

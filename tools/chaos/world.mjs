@@ -93,7 +93,7 @@ export class World {
   finish() { this.over = true; this.#gate.open(); }
 
   /* Every write to a file fails for a while. A lane whose meta page is not written then serves
-   * nothing until the next start. */
+   * nothing until the disk takes it again. */
   async failing_disk(ms) {
     this.life.disk_failed = true;
     disk_fails(this.server);

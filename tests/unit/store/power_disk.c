@@ -2,6 +2,7 @@
 #undef _FILE_OFFSET_BITS
 #include "power_disk.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,6 +26,7 @@ struct disk {
 static struct disk disks[DISK_LANES];
 static struct rng *cut_rng;
 static uint64_t    events_left;
+static uint32_t    fail_one_in;
 static bool        watching, is_cut;
 
 static void *need(void *ptr, size_t bytes)
@@ -146,10 +148,24 @@ static ssize_t sync_file(int fd, long call)
     return 0;
 }
 
+static bool fails(int fd)
+{
+    return fail_one_in > 0 && disk_of(fd) != NULL && (fcntl(fd, F_GETFL) & O_DSYNC) != 0 &&
+           rng_below(cut_rng, fail_one_in) == 0;
+}
+
 ssize_t pwrite(int fd, const void *data, size_t bytes, off_t offset)
 {
     struct iovec part = {(void *)(uintptr_t)data, bytes};
     ssize_t n = syscall(SYS_pwrite64, fd, data, bytes, offset);
+    if (fails(fd)) {
+        if (rng_below(cut_rng, 2) == 0) disk_put(disk_of(fd), (uint64_t)offset, data, bytes);
+        uint64_t soon = 2 + rng_below(cut_rng, 8);
+        if (rng_below(cut_rng, 4) == 0) events_left = u64_min(events_left, soon);
+        event();
+        errno = EIO;
+        return -1;
+    }
     written_parts(fd, (uint64_t)offset, &part, 1, n);
     return n;
 }
@@ -223,6 +239,11 @@ void disk_watch(const char *dir, struct rng *rng, uint64_t events)
         (void)close(fd);
     }
     watching = true;
+}
+
+void disk_fail(uint32_t one_in)
+{
+    fail_one_in = one_in;
 }
 
 bool disk_cut(void)

@@ -20,6 +20,9 @@ enum { DISK_LANES = 2, DISK_PAGE_BYTES = 4096 };
 /* Watches `dir`, whose files are as they are now, all of it on the disk. The cut comes at the
  * events-th write or sync from now. */
 void disk_watch(const char *dir, struct rng *rng, uint64_t events);
+/* From now on one in so many writes to an O_DSYNC descriptor fails: it is in the page cache then,
+ * and on the disk or not. The power often goes soon after. 0: none. */
+void disk_fail(uint32_t one_in);
 /* True once the image was taken: the power is off, what happens now never happened. */
 bool disk_cut(void);
 void disk_cut_now(void);

@@ -1,69 +1,13 @@
 /* Goal: a failed commit takes back exactly its batch and those that were built on it; a lane
  * without room refuses and recovers by itself; a history bound refuses until retention has made
  * room. Method: the real limit on the size of files (RLIMIT_FSIZE), lowered and raised under a
- * store; and LMDB's writes cut short or failed. The 64-bit names are calls of their own here. */
-#undef _FILE_OFFSET_BITS
-#include "tests/unit/store/store_kit.h"
+ * store; and LMDB's writes cut short. */
+#include "tests/unit/store/bad_disk.h"
 
-#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-#include <sys/syscall.h>
-#include <sys/uio.h>
-#include <unistd.h>
-
-/* LMDB's writes, under either name: cut short while the disk is full; no meta page is written by a
- * disk that fails. */
-static bool disk_full, disk_fails;
-
-ssize_t pwritev64(int fd, const struct iovec *parts, int count, off64_t at)
-{
-    return syscall(SYS_pwritev, fd, parts, disk_full ? 1 : count, at, 0);
-}
-
-ssize_t pwrite64(int fd, const void *bytes, size_t count, off64_t at)
-{
-    if (disk_fails && count < 4096) {
-        errno = EIO;
-        return -1;
-    }
-    return syscall(SYS_pwrite64, fd, bytes, disk_full && count >= 4096 ? 2048 : count, at);
-}
-
-ssize_t pwritev(int fd, const struct iovec *parts, int count, off_t at)
-{
-    return pwritev64(fd, parts, count, at);
-}
-
-ssize_t pwrite(int fd, const void *bytes, size_t count, off_t at)
-{
-    return pwrite64(fd, bytes, count, at);
-}
-
-enum { ROW_BYTES = 60000 };
-#define WAIT_NS 20000000000ull
-
-static void put_row(struct kit_batch *b, uint64_t chan, uint64_t delivery, uint32_t bytes)
-{
-    static char data[ROW_BYTES];
-    memset(data, 'a' + (int)(delivery % 26), bytes);
-    data[0] = data[bytes - 1] = '"';
-    struct record r = {.kind = RECORD_CREATE, .flags = RECORD_WHOLE, .chan = chan,
-                       .delivery = delivery, .history = delivery, .message = delivery,
-                       .time_ms = kit.now_ms, .message_ms = kit.now_ms, .context = delivery,
-                       .data = slice_of(data, bytes)};
-    kit_put(b, &r);
-}
-
-static void assert_newest(const char *name, uint64_t newest)
-{
-    struct store_head head = kit_head(name, 0);
-    assert_int_equal(head.delivery, newest);
-    assert_int_equal(head.rows_count, newest);
-}
 
 static void limit_files(uint64_t bytes)
 {
@@ -80,15 +24,6 @@ static uint64_t file_bytes(void)
     (void)snprintf(path, sizeof path, "%s/lane-00/data.mdb", kit.dir);
     assert_int_equal(stat(path, &st), 0);
     return (uint64_t)st.st_size;
-}
-
-static void until_accepts(void)
-{
-    uint64_t began_ns = clock_mono_ns();
-    while (store_refuses(kit.store, 0)) {
-        (void)store_step(kit.store);
-        assert_true(clock_mono_ns() - began_ns < WAIT_NS);
-    }
 }
 
 static void a_failed_commit_takes_back_what_was_built_on_it(void **state)
@@ -201,37 +136,6 @@ static void a_sweep_without_room_is_no_damage(void **state)
     kit_close();
 }
 
-enum { SWEPT = 40, SWEPT_ROWS = 12 };
-
-/* Channels that all have something to be deleted, in a store whose first sweep is due. */
-static void open_overdue(struct kit_batch *b)
-{
-    char name[16];
-    kit_open(1, 1, false);
-    for (uint32_t i = 0; i < SWEPT; i++) {
-        (void)snprintf(name, sizeof name, "old-%u", i);
-        uint64_t chan = kit_chan(b, name, 0);
-        for (uint64_t n = 1; n <= SWEPT_ROWS; n++) {
-            put_row(b, chan, n, 6000);
-            if (n % 3 != 0) continue;      /* a segment each time */
-            assert_int_equal(kit_commit(b, 0, 0), OK);
-            kit_idle();
-        }
-    }
-    kit_idle();
-    kit_stop();
-    kit.policy.messages_max = 1;
-    assert_int_equal(kit_start(), OK);
-}
-
-/* So many of its next rounds said that there is more to do. */
-static uint32_t busy_rounds(uint32_t rounds)
-{
-    uint32_t busy = 0;
-    for (uint32_t i = 0; i < rounds; i++) busy += store_step(kit.store);
-    return busy;
-}
-
 static void a_sweep_that_fails_rests(void **state)
 {
     struct kit_batch b = {0};
@@ -254,61 +158,6 @@ static void a_sweep_that_fails_rests(void **state)
     kit_check();
     kit_batch_free(&b);
     kit_close();
-}
-
-static int stderr_kept = -1, stderr_file = -1;
-
-static void hear(void)
-{
-    stderr_file = memfd_create("stderr", MFD_CLOEXEC);
-    stderr_kept = dup(STDERR_FILENO);
-    assert_true(stderr_file >= 0 && stderr_kept >= 0);
-    assert_int_equal(dup2(stderr_file, STDERR_FILENO), STDERR_FILENO);
-}
-
-static void assert_heard(const char *text)
-{
-    char said[4096] = "";
-    assert_int_equal(dup2(stderr_kept, STDERR_FILENO), STDERR_FILENO);
-    assert_true(lseek(stderr_file, 0, SEEK_SET) == 0);
-    assert_true(read(stderr_file, said, sizeof said - 1) >= 0);
-    (void)close(stderr_kept);
-    (void)close(stderr_file);
-    if (strstr(said, text) == NULL) fail_msg("no \"%s\" in: %s", text, said);
-}
-
-/* LMDB takes nothing any more once it could not write its meta page. */
-static void a_failed_environment_refuses_until_the_restart(void **state)
-{
-    struct kit_batch b = {0};
-    for (uint32_t round = 0; round < 2; round++) {
-        open_overdue(&b);
-        uint64_t chan = kit_chan(&b, "old-0", 0);
-        disk_fails = true;
-        hear();
-        if (round == 0) {                  /* a commit meets it first, or the sweep */
-            put_row(&b, chan, SWEPT_ROWS + 1, 100);
-            assert_true(kit_commit(&b, 0, 0) != OK);
-        }
-        assert_true(busy_rounds(1000) < SWEPT / 2);
-        disk_fails = false;
-        for (uint64_t began_ns = clock_mono_ns(); clock_mono_ns() - began_ns < 300000000;) {
-            (void)store_step(kit.store);   /* some probes */
-        }
-        assert_heard("restart the server");
-        assert_true(store_refuses(kit.store, 0));
-        put_row(&b, chan, SWEPT_ROWS + 1, 100);
-        assert_true(kit_commit(&b, 0, 0) != OK);
-        assert_true(busy_rounds(1000) < SWEPT / 2);
-        kit_check();
-        struct store_head head = kit_head("old-0", 0);
-        assert_true(head.delivery == SWEPT_ROWS && head.rows_count == 1);
-        b.generations[0] = 0;              /* shards start anew with the store */
-        put_row(&b, chan, SWEPT_ROWS + 1, 100);
-        assert_int_equal(kit_commit(&b, 0, 0), OK);
-        kit_batch_free(&b);
-        kit_close();
-    }
 }
 
 /* At every size at which the file may end: acknowledged or refused, nothing between. */
@@ -373,7 +222,6 @@ int main(void)
         cmocka_unit_test(a_relaxed_record_that_is_lost_leaves_no_clean_mark),
         cmocka_unit_test(a_sweep_without_room_is_no_damage),
         cmocka_unit_test(a_sweep_that_fails_rests),
-        cmocka_unit_test(a_failed_environment_refuses_until_the_restart),
         cmocka_unit_test(every_place_where_room_ends),
         cmocka_unit_test(a_history_bound_refuses_until_there_is_room),
     };
