@@ -85,14 +85,16 @@ static bool take_letters(struct reactor *r)
     bool more = false;
     for (uint32_t i = 0; i < r->office->ends_count; i++) {
         struct mailbox *box = r->office->boxes[i][r->shard];
+        uint32_t most = i < r->office->shards_count ? REACTOR_LETTERS_PER_BOX_MAX
+                                                    : REACTOR_LETTERS_PER_POST_MAX;
         uint32_t taken = 0, n;
         if (box == NULL) continue;
-        while (taken < REACTOR_LETTERS_PER_BOX_MAX && (n = mail_take(box, batch, BATCH)) > 0) {
+        while (taken < most && (n = mail_take(box, batch, u32_min(BATCH, most - taken))) > 0) {
             for (uint32_t k = 0; k < n; k++) r->ops->on_letter(r->ctx, &batch[k]);
             taken += n;
         }
         r->stats.letters += taken;
-        if (taken >= REACTOR_LETTERS_PER_BOX_MAX) {
+        if (taken >= most) {
             r->stats.forced_yields++;
             more = true;
         }

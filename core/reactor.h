@@ -24,6 +24,7 @@ enum {
     REACTOR_ENDS_MAX = REACTOR_SHARDS_MAX + REACTOR_POSTS_MAX,
     REACTOR_TIMERS_PER_TURN_MAX = 1024,
     REACTOR_LETTERS_PER_BOX_MAX = 1024,   /* per sender and turn */
+    REACTOR_LETTERS_PER_POST_MAX = 8,     /* the same: one of a post's may bring a whole batch */
     REACTOR_BUSY_LAG_NS = 20000000,
     REACTOR_SPILL_RETRY_NS = 200000,      /* the reader's progress wakes nobody */
 };

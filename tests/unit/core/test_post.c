@@ -2,7 +2,8 @@
  *         wake-up lost, spilled letters after the others, and nobody is woken who has no box.
  * Method  A token goes shard -> post -> post -> shard; each sleeps when it has nothing to do. It
  *         stops for ever when one wake-up is lost, so its rounds end in time or the test fails. A
- *         storm of numbered letters from a post that never reads passes a full queue.
+ *         storm of numbered letters from a post that never reads passes a full queue, and a turn
+ *         takes only a few of them.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -121,6 +122,33 @@ static void posts_and_shards_wake_each_other(void **state)
     reactor_office_close(&w.office);
 }
 
+static void a_turn_takes_few_letters_of_a_post(void **state)
+{
+    static const struct reactor_ops ops = {on_letter, on_timer, work, finished};
+    static const struct ring_handler handler;
+    struct ring_conf conf = {.socks_max = 10, .accepts_max = 2, .handler = &handler};
+    static struct world w;
+    char error[256];
+    enum { COUNT = 5 * REACTOR_LETTERS_PER_POST_MAX / 2 };
+    assert_int_equal(reactor_office_open(&w.office, 1), OK);
+    assert_int_equal(reactor_post_open(&w.office, &w.posts[0]), OK);
+    assert_int_equal(reactor_box_open(&w.office, w.posts[0], 0), OK);
+    assert_int_equal(reactor_open(&w.re, 0, &w.office, &conf, &ops, &w, error, sizeof error), OK);
+    for (uint64_t n = 0; n < COUNT; n++) {
+        post_letter(w.office.boxes[w.posts[0]][0], w.posts[0], NUMBER, n);
+    }
+    assert_false(reactor_post_flush(&w.office, w.posts[0]));
+    assert_true(reactor_turn(&w.re));
+    assert_int_equal(w.numbers, REACTOR_LETTERS_PER_POST_MAX);
+    assert_true(reactor_turn(&w.re));
+    assert_int_equal(w.numbers, 2 * REACTOR_LETTERS_PER_POST_MAX);
+    assert_false(reactor_turn(&w.re));
+    assert_int_equal(w.numbers, COUNT);
+    assert_int_equal(w.wrong, 0);
+    reactor_close(&w.re);
+    reactor_office_close(&w.office);
+}
+
 static void a_rest_ends_by_ring_letter_or_time(void **state)
 {
     struct reactor_office o;
@@ -152,6 +180,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(posts_and_shards_wake_each_other),
+        cmocka_unit_test(a_turn_takes_few_letters_of_a_post),
         cmocka_unit_test(a_rest_ends_by_ring_letter_or_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
