@@ -212,7 +212,6 @@ void ring_send(struct ring *r, uint32_t sock, uint32_t gen, const struct iovec *
     sqe->flags |= IOSQE_FIXED_FILE;
     io_uring_sqe_set_data64(sqe, ring_tag(KIND_SEND, gen, sock));
     r->stats.sends++;
-    r->stats.send_frames += iov_count;
 }
 
 void ring_shutdown(struct ring *r, uint32_t sock, uint32_t gen, bool both)

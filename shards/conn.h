@@ -11,7 +11,8 @@
  *          read may be CONN_BURST times as large, and so may what comes behind an answer (a replay,
  *          a page) that the peer is still reading. Answers do not count; of them CONN_ASKED times
  *          max_bytes may be unread, and of what waits with them CONN_SEND_BYTES must be taken
- *          within websocket.pong_timeout. Input: one request or one message.
+ *          within websocket.pong_timeout. Input: one request or one message. A bundle (bundle.h)
+ *          counts as the frames in it.
  * Memory   An idle connection holds this struct and nothing else.
  * Source   spec/pusher-v1.md 1-2; spec/protocol-v2.md 1-2; spec/settled.md 13-15; RFC 6455 7.
  */
@@ -73,13 +74,13 @@ struct conn {
     struct timer       timer;            /* the one deadline of the current state */
     struct conn_input *in;               /* owned; NULL while nothing is half received */
     struct conn_input *message;          /* owned; fragments of an unfinished message */
-    struct frame      *out_one;          /* counted; the queue's first frame, if it came alone */
+    struct frame      *out_one;          /* counted; the queue's first, if alone or a bundle */
     struct conn_queue *out_first, *out_last;   /* owned; frames behind it, or NULL */
-    uint32_t           out_bytes, out_count;
+    uint32_t           out_bytes, out_count;   /* frames, each of a bundle (bundle.h) too */
     uint32_t           out_asked;        /* of out_bytes: answers (frame.asked) */
     uint32_t           out_offset;       /* bytes of the first frame already sent */
     uint32_t           send_turn;        /* turn in which the send under way was started */
-    uint16_t           out_inflight;     /* frames in the send under way */
+    uint16_t           out_inflight;     /* pieces in the send under way */
     uint16_t           subs_count;
     uint32_t           scanned;          /* HTTP: searched so far for the end of the head */
     uint32_t           need;             /* input is not looked at before it is this long */

@@ -1,7 +1,8 @@
 /* The send queue: one frame pointer in the connection, then a list of small segments of them,
  * drained by one vectored send at a time. Pushing a frame onto an idle connection is one pointer
  * store; nothing is copied or allocated per subscriber. A segment is taken from the shard's pool
- * only for frames that queue behind another one. */
+ * only for frames that queue behind another one. What many queues begin with leaves in one piece
+ * (bundle.h): naming each frame in each send cost the kernel more than all that happens here. */
 #include "shards/conn.h"
 #include "shards/session.h"
 
@@ -87,7 +88,7 @@ static bool push(struct shard *sh, struct conn *c, struct frame *f)
     else if (!push_behind(sh, c, f)) return false;
     c->out_bytes += f->bytes_count;
     if (f->asked) c->out_asked += f->bytes_count;
-    c->out_count++;
+    c->out_count += 1 + f->more;
     if (!c->flushing) {
         c->flushing = true;
         c->flush_next = 0;
@@ -108,7 +109,15 @@ static void uncount(struct conn *c, const struct frame *f)
 {
     c->out_bytes -= f->bytes_count;
     if (f->asked) c->out_asked -= f->bytes_count;
-    c->out_count--;
+    c->out_count -= 1 + f->more;
+}
+
+static void drop_first(struct shard *sh, struct conn *c)   /* an empty segment */
+{
+    struct conn_queue *q = c->out_first;
+    c->out_first = q->next;
+    if (c->out_first == NULL) c->out_last = NULL;
+    heap_free(sh->heap, q, sizeof(*q));
 }
 
 static void pop(struct shard *sh, struct conn *c)
@@ -119,12 +128,7 @@ static void pop(struct shard *sh, struct conn *c)
     uncount(c, f);
     c->out_one = NULL;
     frame_put(sh, &f);
-    if (one) return;
-    if (q->head == q->tail) {
-        c->out_first = q->next;
-        if (c->out_first == NULL) c->out_last = NULL;
-        heap_free(sh->heap, q, sizeof(*q));
-    }
+    if (!one && q->head == q->tail) drop_first(sh, c);
 }
 
 void conn_drop_out(struct shard *sh, struct conn *c, bool all)
@@ -140,7 +144,9 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
     uint32_t keep = c->out_inflight;
     if (c->out_one != NULL && keep > 0) keep--;
     else if (c->out_one != NULL) pop(sh, c);
-    for (struct conn_queue *q = c->out_first; q != NULL;) {
+    struct conn_queue *q = c->out_first;
+    c->out_first = c->out_last = NULL;
+    while (q != NULL) {
         struct conn_queue *next = q->next;
         uint32_t have = q->tail - q->head, stay = u32_min(keep, have);
         keep -= stay;
@@ -149,13 +155,15 @@ void conn_drop_out(struct shard *sh, struct conn *c, bool all)
             uncount(c, f);
             frame_put(sh, &f);
         }
-        if (stay > 0) c->out_last = q;
-        if (keep == 0) q->next = NULL;
-        if (stay == 0) heap_free(sh->heap, q, sizeof(*q));
+        if (stay == 0) {
+            heap_free(sh->heap, q, sizeof(*q));
+        } else {
+            q->next = NULL;
+            if (c->out_first == NULL) c->out_first = q;
+            else c->out_last->next = q;
+            c->out_last = q;
+        }
         q = next;
-    }
-    if (c->out_first != NULL && c->out_count == (c->out_one != NULL)) {
-        c->out_first = c->out_last = NULL;
     }
 }
 
@@ -264,22 +272,50 @@ static uint32_t cut(struct iovec *iov, uint32_t count)
     return count;
 }
 
+/* The first frames of the queue, as many as one send takes. */
+static uint32_t first_frames(const struct conn *c, struct frame **out)
+{
+    uint32_t n = 0;
+    if (c->out_one != NULL) out[n++] = c->out_one;
+    for (struct conn_queue *q = c->out_first; q != NULL && n < RING_SEND_IOV_MAX; q = q->next) {
+        uint32_t take = u32_min(q->tail - q->head, RING_SEND_IOV_MAX - n);
+        memcpy(out + n, q->frames + q->head, take * sizeof(*out));
+        n += take;
+    }
+    return n;
+}
+
+/* The first `run` frames of the queue have become one, which took over their references. */
+static void replace_first(struct shard *sh, struct conn *c, uint32_t run, struct frame *whole)
+{
+    if (c->out_one != NULL) run--;
+    c->out_one = whole;
+    while (run > 0) {
+        struct conn_queue *q = c->out_first;
+        uint32_t n = u32_min(run, q->tail - q->head);
+        q->head = (uint16_t)(q->head + n);
+        run -= n;
+        if (q->head == q->tail) drop_first(sh, c);
+    }
+}
+
 static void flush_one(struct shard *sh, struct conn *c)
 {
+    struct frame *list[RING_SEND_IOV_MAX], **frames = list;
     struct iovec iov[RING_SEND_IOV_MAX];
-    uint32_t n = 0, offset = c->out_offset;
-    if (c->out_one != NULL) {
-        iov[n].iov_base = (void *)(uintptr_t)(c->out_one->bytes + offset);
-        iov[n++].iov_len = c->out_one->bytes_count - offset;
-        offset = 0;
+    uint32_t n = first_frames(c, list), offset = c->out_offset;
+    uint32_t run = bundle_run(list, n);
+    struct frame *whole = run == 0 ? NULL : bundle_take(sh, list, run);
+    if (whole != NULL) {
+        replace_first(sh, c, run, whole);
+        frames += run - 1;
+        n -= run - 1;
+        frames[0] = whole;
     }
-    for (struct conn_queue *q = c->out_first; q != NULL && n < RING_SEND_IOV_MAX; q = q->next) {
-        for (uint32_t i = q->head; i < q->tail && n < RING_SEND_IOV_MAX; i++) {
-            struct frame *f = q->frames[i];
-            iov[n].iov_base = (void *)(uintptr_t)(f->bytes + offset);
-            iov[n++].iov_len = f->bytes_count - offset;
-            offset = 0;
-        }
+    for (uint32_t i = 0; i < n; i++) {
+        iov[i].iov_base = (void *)(uintptr_t)(frames[i]->bytes + offset);
+        iov[i].iov_len = frames[i]->bytes_count - offset;
+        offset = 0;
     }
     if (c->out_asked > 0) n = cut(iov, n);
     metric_observe(sh->metrics, METRIC_OUTBOUND_QUEUE_BYTES, 0, 0, c->out_bytes);
@@ -306,10 +342,12 @@ void conn_flush_all(struct shard *sh)
         if (c->state == CONN_DEAD) conn_reap(sh, c);
         else if (!c->sending && c->out_count > 0) flush_one(sh, c);
     }
+    bundle_forget_all(sh);
 }
 
 static void count_sent(struct shard *sh, const struct conn *c, uint32_t frames, uint32_t bytes)
 {
+    sh->send_frames += frames;
     if (c->counted) {
         metric_add(sh->metrics, METRIC_WS_MESSAGES_SENT_TOTAL, c->app, 0, frames);
         metric_add(sh->metrics, METRIC_SOCKET_TRANSMITTED_BYTES, c->app, 0, bytes);
@@ -335,7 +373,7 @@ void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n)
         conn_reap(sh, c);
         return;
     }
-    uint32_t left = (uint32_t)n, frames = c->out_inflight;
+    uint32_t left = (uint32_t)n, frames = c->out_count;
     while (c->out_inflight > 0) {
         struct frame *f = front(c);
         uint32_t rest = f->bytes_count - c->out_offset;
@@ -348,7 +386,7 @@ void conn_on_sent(void *ctx, uint32_t sock, uint32_t gen, int32_t n)
         c->out_inflight--;
         pop(sh, c);
     }
-    count_sent(sh, c, frames - c->out_inflight, (uint32_t)n);
+    count_sent(sh, c, frames - c->out_count, (uint32_t)n);
     c->out_inflight = 0;
     if (c->out_count > 0) {
         if (!c->flushing) flush_one(sh, c);

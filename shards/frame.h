@@ -21,6 +21,7 @@ struct frame {
     uint32_t       bytes_room;   /* allocated behind the struct; 0 when borrowed */
     uint32_t       refs;         /* this shard's */
     uint16_t       origin_shard; /* borrowed: where `origin` lives */
+    uint16_t       more;         /* of a bundle (bundle.h): frames in it behind the first */
     struct frame  *origin;       /* borrowed: the lender's frame; NULL when owned */
     struct frame  *v2, *full;    /* siblings: what V2 sockets get, and those with append_mode=full;
                                     NULL: v2 as this frame, full as v2 */

@@ -192,7 +192,7 @@ static void copy_stats(struct shard *sh)
     metric_set(m, METRIC_RECV_BUFFERS_EXHAUSTED_TOTAL, 0, 0, (int64_t)ring.recv_bufs_exhausted);
     metric_set(m, METRIC_RECV_REARMED_TOTAL, 0, 0, (int64_t)ring.recv_rearmed);
     metric_set(m, METRIC_SENDS_TOTAL, 0, 0, (int64_t)ring.sends);
-    metric_set(m, METRIC_SEND_FRAMES_TOTAL, 0, 0, (int64_t)ring.send_frames);
+    metric_set(m, METRIC_SEND_FRAMES_TOTAL, 0, 0, (int64_t)sh->send_frames);
     metric_set(m, METRIC_RING_ENTERS_TOTAL, 0, 0, (int64_t)ring.enters);
     metric_set(m, METRIC_WAKEUPS_TOTAL, 0, 0, (int64_t)ring.wakes);
     metric_set(m, METRIC_TOKIO_WORKERS_COUNT, 0, 0, 1);

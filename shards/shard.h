@@ -16,6 +16,7 @@
 #include "core/metric.h"
 #include "core/reactor.h"
 #include "core/table.h"
+#include "shards/bundle.h"
 #include "shards/series.h"
 
 #include <pthread.h>
@@ -79,6 +80,9 @@ struct shard {
     uint32_t         conns_seen;            /* numbers ever used: the most there were at a time */
     uint32_t         flush_first;           /* sock + 1 of the first connection to flush, 0 none */
     uint32_t         flush_last;
+    struct bundle    bundles[BUNDLES];      /* what this turn's flushes have in common */
+    uint32_t         bundles_next;
+    uint64_t         send_frames;           /* all that have left */
     uint32_t         reap_first, reap_last; /* dead connections whose slots are to be closed */
     struct conn_watch *watched;             /* owned; sockets that are to take large answers */
     uint32_t         watched_count, watched_room;

@@ -153,7 +153,6 @@ void ring_send(struct ring *r, uint32_t sock, uint32_t gen, const struct iovec *
     }
     ASSERT(s->total > 0);
     r->stats.sends++;
-    r->stats.send_frames += iov_count;
 }
 
 void ring_shutdown(struct ring *r, uint32_t sock, uint32_t gen, bool both)

@@ -80,6 +80,36 @@ s.test('one order per channel for every subscriber, with publishers at once', as
   }
 });
 
+/* What many sockets of a shard are to be sent leaves in one piece (shards/bundle.h), which must not
+ * show. */
+s.test('bursts come in order, without what excludes a socket, from its join on', async (t) => {
+  const BATCHES = 12;
+  const EACH = 10;
+  const channel = t.name();
+  const sockets = await many(t, 80);
+  const late = await many(t, BATCHES);
+  await join_all(sockets, channel);
+  const excluded = (n) => (n % 3 === 1 ? n % sockets.length : -1);
+  const joins = [];
+  for (let b = 0; b < BATCHES; b++) {
+    joins.push(join(late[b], channel));
+    const items = Array.from({ length: EACH }, (_, i) => b * EACH + i).map((n) => ({
+      name: 'ev', channel, data: `${n}`.padEnd(n % 7 === 0 ? 2000 : 10),
+      ...(excluded(n) < 0 ? {} : { socket_id: sockets[excluded(n)].socket_id }) }));
+    const r = await t.api(t.apps.main, 'POST', '/batch_events', { body: { batch: items } });
+    assert.equal(r.status, 200, r.text);
+  }
+  await Promise.all(joins);
+  await publish(t, channel, 'end', 'x');
+  const all = Array.from({ length: BATCHES * EACH }, (_, n) => n);
+  for (const [i, ws] of [...sockets, ...late].entries()) {
+    const seen = [];
+    for (let m = await ws.next(); m.event === 'ev'; m = await ws.next()) seen.push(Number(m.data));
+    const joined = i < sockets.length ? 0 : seen[0] ?? all.length;
+    assert.deepEqual(seen, all.filter((n) => n >= joined && excluded(n) !== i), `socket ${i}`);
+  }
+});
+
 s.test('many channels, each socket gets exactly its own', async (t) => {
   const channels = Array.from({ length: 40 }, () => t.name());
   const sockets = await many(t, 20);
