@@ -99,12 +99,14 @@ bool v2_extras_parse(const struct json_value *value, uint8_t *out, struct v2_ext
 enum v2_action { V2_NO_ACTION, V2_CREATE, V2_UPDATE, V2_DELETE, V2_APPEND };
 extern const char *const v2_action_words[];      /* "create" ... by enum v2_action */
 
-enum { V2_SERIAL_BYTES = 20 + 1 + 32 + 1 + 20 + 1 };
-/* "{ms:020}:{store}:{serial:020}" and a final zero; returns the length without it. */
-uint32_t v2_serial_write(char out[V2_SERIAL_BYTES], uint64_t ms, const char *store,
+enum { V2_NODE_BYTES = 16 + 1, V2_SERIAL_BYTES = 20 + 1 + 32 + 1 + 20 + 1 };
+/* 80 bits of a hash as 16 letters and digits, and a final zero. */
+void v2_node_write(char out[V2_NODE_BYTES], uint64_t a, uint64_t b);
+/* "{ms:020}:{node}:{serial:020}" and a final zero; returns the length without it. */
+uint32_t v2_serial_write(char out[V2_SERIAL_BYTES], uint64_t ms, const char *node,
                          uint64_t delivery);
-/* False when the text is not a serial of this store. */
-bool v2_serial_parse(struct slice text, const char *store, uint64_t *ms, uint64_t *delivery);
+/* False when the text is not a serial of this node. */
+bool v2_serial_parse(struct slice text, const char *node, uint64_t *ms, uint64_t *delivery);
 /* Empty, white space, over 128 bytes: false with "{what} must ..." (messages-and-history 1). */
 bool v2_serial_check(struct slice text, const char *what, char error[PUSHER_ERROR_TEXT_BYTES]);
 

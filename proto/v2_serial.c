@@ -3,9 +3,19 @@
 
 #include <stdio.h>
 
-enum { PART_DIGITS = 20, STORE_BYTES_MAX = 32, TEXT_BYTES_MAX = 128 };
-static_assert(V2_SERIAL_BYTES == PART_DIGITS + 1 + STORE_BYTES_MAX + 1 + PART_DIGITS + 1,
-              "two numbers, a store id, two colons and a zero");
+enum { PART_DIGITS = 20, NODE_BYTES_MAX = 32, TEXT_BYTES_MAX = 128 };
+static_assert(V2_SERIAL_BYTES == PART_DIGITS + 1 + NODE_BYTES_MAX + 1 + PART_DIGITS + 1,
+              "two numbers, a node, two colons and a zero");
+
+void v2_node_write(char out[V2_NODE_BYTES], uint64_t a, uint64_t b)
+{
+    enum { HALF = (V2_NODE_BYTES - 1) / 2, BITS = 5 };
+    for (uint32_t i = 0; i < HALF; i++, a >>= BITS, b >>= BITS) {
+        out[i] = "0123456789abcdefghijklmnopqrstuv"[a & 31];
+        out[HALF + i] = "0123456789abcdefghijklmnopqrstuv"[b & 31];
+    }
+    out[V2_NODE_BYTES - 1] = 0;
+}
 
 static char *digits_write(char *at, uint64_t value)
 {
@@ -13,15 +23,15 @@ static char *digits_write(char *at, uint64_t value)
     return at + PART_DIGITS;
 }
 
-uint32_t v2_serial_write(char out[V2_SERIAL_BYTES], uint64_t ms, const char *store,
+uint32_t v2_serial_write(char out[V2_SERIAL_BYTES], uint64_t ms, const char *node,
                          uint64_t delivery)
 {
-    size_t store_bytes = strlen(store);
-    ASSERT(store_bytes > 0 && store_bytes <= STORE_BYTES_MAX);
+    size_t node_bytes = strlen(node);
+    ASSERT(node_bytes > 0 && node_bytes <= NODE_BYTES_MAX);
     char *at = digits_write(out, ms);
     *at++ = ':';
-    memcpy(at, store, store_bytes);
-    at += store_bytes;
+    memcpy(at, node, node_bytes);
+    at += node_bytes;
     *at++ = ':';
     at = digits_write(at, delivery);
     *at = 0;
@@ -42,12 +52,12 @@ static bool digits_read(const uint8_t *at, uint64_t *out)
     return true;
 }
 
-bool v2_serial_parse(struct slice text, const char *store, uint64_t *ms, uint64_t *delivery)
+bool v2_serial_parse(struct slice text, const char *node, uint64_t *ms, uint64_t *delivery)
 {
-    uint32_t store_bytes = (uint32_t)strlen(store);
-    if (text.bytes != PART_DIGITS + 1 + store_bytes + 1 + PART_DIGITS) return false;
-    const uint8_t *name = text.ptr + PART_DIGITS + 1, *last = name + store_bytes + 1;
-    return name[-1] == ':' && last[-1] == ':' && memcmp(name, store, store_bytes) == 0 &&
+    uint32_t node_bytes = (uint32_t)strlen(node);
+    if (text.bytes != PART_DIGITS + 1 + node_bytes + 1 + PART_DIGITS) return false;
+    const uint8_t *name = text.ptr + PART_DIGITS + 1, *last = name + node_bytes + 1;
+    return name[-1] == ':' && last[-1] == ':' && memcmp(name, node, node_bytes) == 0 &&
            digits_read(text.ptr, ms) && digits_read(last, delivery);
 }
 

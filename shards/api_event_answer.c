@@ -11,12 +11,13 @@ static void write_uuid(struct shard *sh, struct api_text *t)
 }
 
 /* "acknowledgement_id":"..","message_serial":"..", ... of a channel where it became a message. */
-static void write_serials(struct shard *sh, struct api_text *t, const struct target *target)
+static void write_serials(struct shard *sh, struct api_text *t, const struct event_work *w,
+                          const struct target *target)
 {
-    char message[V2_SERIAL_BYTES], version[V2_SERIAL_BYTES];
-    const char *store = want_store_id(sh);
-    v2_serial_write(message, target->create_ms, store, target->create);
-    v2_serial_write(version, target->time_ms, store, target->delivery);
+    char node[V2_NODE_BYTES], message[V2_SERIAL_BYTES], version[V2_SERIAL_BYTES];
+    stream_node(sh, w->app, target->name, node);
+    v2_serial_write(message, target->create_ms, node, target->create);
+    v2_serial_write(version, target->time_ms, node, target->delivery);
     api_text_quote(t, slice_str(message));
     api_text_str(t, ",\"message_serial\":");
     api_text_quote(t, slice_str(message));
@@ -29,11 +30,11 @@ static void write_serials(struct shard *sh, struct api_text *t, const struct tar
 }
 
 /* {"acknowledgement_id":"..",..,"user_count":n,"subscription_count":n} */
-static void write_ack(struct shard *sh, struct api_text *t, const struct event *e,
-                      const struct target *target)
+static void write_ack(struct shard *sh, struct api_text *t, const struct event_work *w,
+                      const struct event *e, const struct target *target)
 {
     api_text_str(t, "{\"acknowledgement_id\":");
-    if (target->versioned) write_serials(sh, t, target);
+    if (target->versioned) write_serials(sh, t, w, target);
     else if (e->id.ptr != NULL) api_text_quote(t, e->id);
     else write_uuid(sh, t);
     if (e->info & (API_INFO_USERS | API_INFO_SUBSCRIPTIONS)) {
@@ -57,7 +58,7 @@ static void write_channels(struct shard *sh, struct api_text *t, const struct ev
         if (i > 0) api_text_str(t, ",");
         api_text_quote(t, target->name);
         api_text_str(t, ":");
-        write_ack(sh, t, e, target);
+        write_ack(sh, t, w, e, target);
     }
     api_text_str(t, "}}");
 }
@@ -82,7 +83,7 @@ void api_event_write_batch(struct shard *sh, struct api_text *t, const struct ev
         const struct event *e = &w->events[i];
         if (i > 0) api_text_str(t, ",");
         if (!e->with_info || e->skipped) api_text_str(t, "{}");
-        else write_ack(sh, t, e, &w->targets[e->targets_first]);
+        else write_ack(sh, t, w, e, &w->targets[e->targets_first]);
     }
     api_text_str(t, "]}");
 }

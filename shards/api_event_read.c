@@ -413,6 +413,7 @@ struct event_work *api_event_read(struct api_call *call)
         return NULL;
     }
     struct shard *sh = call->sh;
+    w->app = call->app;
     w->batch = call->route == API_BATCH;
     if (read(call, w)) return w;
     api_event_free(sh, w);

@@ -56,6 +56,7 @@ struct event_work {
     uint8_t        *bytes;              /* names and keys */
     uint32_t        events_count, targets_count, targets_room;
     uint64_t        bytes_count, bytes_room;
+    uint32_t        app;
     bool            batch;
     bool            keys;               /* some key is to be claimed */
     bool            owners;             /* some socket's user is to be asked for */

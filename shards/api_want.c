@@ -150,9 +150,10 @@ struct want *api_want_make(struct api_call *call, enum want_kind kind,
     w->serial = want_text(w, call->message);
     w->channel_kind = (uint8_t)channel->kind;
     w->channel_cache = channel->cache;
-    if (call->message.ptr != NULL &&
-        !v2_serial_parse(w->serial, want_store_id(call->sh), &w->message_ms, &w->message)) {
-        w->message = 0;
+    if (call->message.ptr != NULL) {
+        char node[V2_NODE_BYTES];
+        stream_node(call->sh, call->app, w->channel, node);
+        if (!v2_serial_parse(w->serial, node, &w->message_ms, &w->message)) w->message = 0;
     }
     return w;
 }

@@ -37,6 +37,18 @@ static void write_id(const struct shard *sh, const struct stream *st, const char
     v2_uuid_write(out, hash[0], hash[1]);
 }
 
+void stream_node(const struct shard *sh, uint32_t app, struct slice channel,
+                 char out[V2_NODE_BYTES])
+{
+    const struct store *store = sh->server->store;
+    struct slice parts[] = {
+        slice_str(store == NULL ? "" : store_id(store)), sh->server->app_ids[app], channel,
+    };
+    uint64_t hash[2];
+    hash_parts(parts, sizeof(parts) / sizeof(parts[0]), hash);
+    v2_node_write(out, hash[0], hash[1]);
+}
+
 void stream_ids(struct shard *sh, struct stream *st)
 {
     write_id(sh, st, "delivery", st->delivery_id);
@@ -214,6 +226,7 @@ static struct stream *make(struct shard *sh, struct home *h, enum stream_what wh
     st->home = h;
     st->what = (uint8_t)what;
     st->policy = conf_policy_at(sh->conf, h->app, home_name(h));
+    stream_node(sh, h->app, home_name(h), st->node);
     if (!name_hidden(sh, st)) {
         heap_free(sh->heap, st, sizeof(*st));
         return NULL;

@@ -114,6 +114,7 @@ struct stream {
     uint64_t               delivery_epoch, history_epoch;
     uint64_t               stored_epoch;     /* relaxed: history's, as the lane has it */
     char                   delivery_id[37], history_id[37];   /* stream_id texts, settled 30 */
+    char                   node[V2_NODE_BYTES];      /* stream_node of its channel */
     struct stream_entry   *ring;             /* owned; ring_room entries, oldest first */
     uint32_t               ring_first, ring_count, ring_room;
     uint64_t               ring_bytes;
@@ -242,6 +243,11 @@ static inline bool stream_by_history(const struct stream *st)
 {
     return st->history && !st->versioned;
 }
+/* What stands between the numbers of a channel's string serials, made of the store's id and the
+ * channel's name: a version serial is the message_id of a frame as well, and clients drop one that
+ * they have seen, on whatever channel. Any shard. */
+void stream_node(const struct shard *sh, uint32_t app, struct slice channel,
+                 char out[V2_NODE_BYTES]);
 static inline const char *stream_id(const struct stream *st)
 {
     return stream_by_history(st) ? st->history_id : st->delivery_id;

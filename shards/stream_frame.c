@@ -80,12 +80,11 @@ bool stream_frame_starts(struct slice text, struct slice start)
 
 /* ---- the fields ---- */
 
-static void serials(const struct shard *sh, const struct record *r, enum v2_action action,
+static void serials(const struct stream *st, const struct record *r, enum v2_action action,
                     struct stream_texts *texts, struct v2_out *o)
 {
-    const char *store = store_id(sh->server->store);
-    v2_serial_write(texts->message, r->message_ms, store, r->message);
-    v2_serial_write(texts->version, r->time_ms, store, r->delivery);
+    v2_serial_write(texts->message, r->message_ms, st->node, r->message);
+    v2_serial_write(texts->version, r->time_ms, st->node, r->delivery);
     texts->v = (struct v2_version){
         .action = action, .message_serial = texts->message, .version_serial = texts->version,
         .time_ms = r->time_ms, .history_serial = r->history,
@@ -158,7 +157,7 @@ void stream_frame_cold(const struct shard *sh, const struct stream *st, const st
             action = V2_CREATE;
         }
     }
-    if (action != V2_NO_ACTION) serials(sh, r, action, texts, o);
+    if (action != V2_NO_ACTION) serials(st, r, action, texts, o);
     position(st, r, o);
 }
 
@@ -211,7 +210,7 @@ static bool make_published(struct shard *sh, const struct home *h, const struct 
     }
     if (!v2) return true;
     fill_published(h, r, &o);
-    if (r->kind == RECORD_CREATE && r->delivery > 0) serials(sh, r, V2_CREATE, &texts, &o);
+    if (r->kind == RECORD_CREATE && r->delivery > 0) serials(st, r, V2_CREATE, &texts, &o);
     position(st, r, &o);
     if (v1) {
         if (!add_v2(sh, *out, &o)) frame_put(sh, out);
@@ -268,7 +267,7 @@ static bool make_append(struct shard *sh, const struct home *h, const struct str
         o.event_json = slice_str(mutation_events[RECORD_UPDATE]);
         o.data_json = folded.data;
     }
-    serials(sh, r, whole ? V2_UPDATE : V2_APPEND, &texts, &o);
+    serials(st, r, whole ? V2_UPDATE : V2_APPEND, &texts, &o);
     position(st, r, &o);
     *out = make_v2(sh, &o);
     if (*out == NULL) return false;
@@ -303,10 +302,10 @@ static void note_entry(const struct stream *st, const struct record *r, struct s
     entry->message = changes ? r->message : 0;
 }
 
-static void note_id(const struct shard *sh, const struct record *r, struct stream_entry *entry)
+static void note_id(const struct stream *st, const struct record *r, struct stream_entry *entry)
 {
     if (entry->message != 0) {
-        v2_serial_write(entry->message_id, r->time_ms, store_id(sh->server->store), r->delivery);
+        v2_serial_write(entry->message_id, r->time_ms, st->node, r->delivery);
     } else if (r->message_id.bytes > 0 && r->message_id.bytes < sizeof(entry->message_id)) {
         memcpy(entry->message_id, r->message_id.ptr, r->message_id.bytes);
     }
@@ -329,7 +328,7 @@ bool stream_frame_make(struct shard *sh, const struct home *h, const struct stre
         made = make_append(sh, h, st, r, f, entry, out);
     } else {
         fill_change(h, r, &o);
-        serials(sh, r, actions[r->kind], &texts, &o);
+        serials(st, r, actions[r->kind], &texts, &o);
         position(st, r, &o);
         *out = make_v2(sh, &o);
         if (*out != NULL) (*out)->v2_only = true;
@@ -337,7 +336,7 @@ bool stream_frame_make(struct shard *sh, const struct home *h, const struct stre
     }
     if (!made || *out == NULL || entry == NULL) return made;
     note_entry(st, r, entry);
-    note_id(sh, r, entry);
+    note_id(st, r, entry);
     return true;
 }
 

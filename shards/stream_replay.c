@@ -334,7 +334,7 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
         if (record_is_row(&r)) {
             moved(job->a, serial, r.message_id);
         } else {
-            v2_serial_write(id, r.time_ms, store_id(sh->server->store), r.delivery);
+            v2_serial_write(id, r.time_ms, job->st->node, r.delivery);
             moved(job->a, serial, slice_str(id));
         }
         bool has = r.kind == RECORD_APPEND && (r.flags & RECORD_WHOLE) == 0 &&

@@ -95,12 +95,6 @@ struct want {
 };
 enum want_purge { WANT_PURGE_ALL, WANT_PURGE_SERIAL, WANT_PURGE_TIME };
 
-/* The id in every string serial. */
-static inline const char *want_store_id(const struct shard *sh)
-{
-    return sh->server->store == NULL ? "none" : store_id(sh->server->store);
-}
-
 /* Room for the texts that will be copied with want_text. NULL at the heap's bound. */
 struct want *want_make(struct shard *sh, enum want_kind kind, uint32_t app, uint32_t bytes_room);
 struct slice want_text(struct want *w, struct slice text);

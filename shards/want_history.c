@@ -64,7 +64,7 @@ static void write_row(const struct page *p, const struct record *row, const stru
     if (plain) {
         write_plain(message, p, row);
     } else {
-        want_write_item(message, want_store_id(p->sh), p->w->channel, now, now,
+        want_write_item(message, p->st->node, p->w->channel, now, now,
                         socket ? slice_str(stream_id(p->st)) : slice_of(NULL, 0));
     }
     api_text_str(t, ",");

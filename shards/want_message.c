@@ -36,13 +36,13 @@ static void add_number(struct api_text *t, const char *before, uint64_t n)
     api_text_number(t, n);
 }
 
-void want_write_item(struct api_text *t, const char *store, struct slice channel,
+void want_write_item(struct api_text *t, const char *node, struct slice channel,
                      const struct record *r, const struct record *whole, struct slice stream_id)
 {
     char message[V2_SERIAL_BYTES], version[V2_SERIAL_BYTES];
     const char *action = want_action(r->kind);
-    v2_serial_write(message, r->message_ms, store, r->message);
-    v2_serial_write(version, r->time_ms, store, r->delivery);
+    v2_serial_write(message, r->message_ms, node, r->message);
+    v2_serial_write(version, r->time_ms, node, r->delivery);
     api_text_str(t, "{\"event\":\"sockudo:message.");
     api_text_str(t, action);
     add_text(t, "\",\"channel\":", channel);
@@ -66,7 +66,8 @@ void want_write_item(struct api_text *t, const char *store, struct slice channel
 
 /* ---- one message ---- */
 
-static void answer_message(struct shard *sh, struct want *w, const struct record *r)
+static void answer_message(struct shard *sh, const struct stream *st, struct want *w,
+                           const struct record *r)
 {
     struct api_text t = {.heap = sh->heap};
     if (r->message_ms != w->message_ms) {
@@ -76,7 +77,7 @@ static void answer_message(struct shard *sh, struct want *w, const struct record
     api_text_str(&t, "{\"channel\":");
     api_text_quote(&t, w->channel);
     api_text_str(&t, ",\"item\":");
-    want_write_item(&t, want_store_id(sh), w->channel, r, r, slice_of(NULL, 0));
+    want_write_item(&t, st->node, w->channel, r, r, slice_of(NULL, 0));
     api_text_str(&t, "}");
     want_answer(sh, w, &t);
 }
@@ -104,7 +105,7 @@ static void on_message(struct shard *sh, struct stream *st, struct store_read *r
     } else if (r->status != STORE_READ_OK || !want_walk_next(&walk, &record)) {
         want_read_failed(sh, w, r);
     } else {
-        answer_message(sh, w, &record);
+        answer_message(sh, st, w, &record);
     }
     stream_read_end(sh, r);
 }
@@ -136,7 +137,7 @@ static bool find_record(const struct store_read *r, uint64_t delivery, struct re
 
 /* Returns how many were written; *last: the serial of the last one. False in *found: a record that
  * a version refers to is missing. */
-static uint32_t write_versions(struct api_text *t, const char *store, const struct want *w,
+static uint32_t write_versions(struct api_text *t, const char *node, const struct want *w,
                                const struct store_read *r, struct record *last, bool *found)
 {
     struct want_walk walk = want_walk_begin(r);
@@ -152,7 +153,7 @@ static uint32_t write_versions(struct api_text *t, const char *store, const stru
             return count;
         }
         if (count++ > 0) api_text_str(t, ",");
-        want_write_item(t, store, w->channel, &record, &whole, slice_of(NULL, 0));
+        want_write_item(t, node, w->channel, &record, &whole, slice_of(NULL, 0));
         *last = record;
     }
     return count;
@@ -174,7 +175,8 @@ static void post_versions(struct shard *sh, struct stream *st, struct want *w, u
     stream_read_post(sh, st, r);
 }
 
-static void answer_versions(struct shard *sh, struct want *w, const struct store_read *r)
+static void answer_versions(struct shard *sh, const struct stream *st, struct want *w,
+                            const struct store_read *r)
 {
     struct api_text t = {.heap = sh->heap};
     struct record last = {0};
@@ -187,7 +189,7 @@ static void answer_versions(struct shard *sh, struct want *w, const struct store
     api_text_number(&t, w->page.limit);
     api_text_str(&t, r->more ? ",\"has_more\":true" : ",\"has_more\":false");
     api_text_str(&t, ",\"items\":[");
-    uint32_t count = write_versions(&t, want_store_id(sh), w, r, &last, &found);
+    uint32_t count = write_versions(&t, st->node, w, r, &last, &found);
     api_text_str(&t, "]");
     if (!found || (count > 0 && last.message_ms != w->message_ms)) {
         api_text_free(&t);
@@ -196,7 +198,7 @@ static void answer_versions(struct shard *sh, struct want *w, const struct store
         return;
     }
     if (r->more && count > 0) {
-        v2_serial_write(serial, last.time_ms, want_store_id(sh), last.delivery);
+        v2_serial_write(serial, last.time_ms, st->node, last.delivery);
         api_text_str(&t, ",\"next_cursor\":");
         api_text_quote(&t, slice_str(serial));
     }
@@ -215,7 +217,7 @@ static void on_versions(struct shard *sh, struct stream *st, struct store_read *
     } else if (r->status != STORE_READ_OK) {
         want_read_failed(sh, w, r);
     } else {
-        answer_versions(sh, w, r);
+        answer_versions(sh, st, w, r);
     }
     stream_read_end(sh, r);
 }
@@ -229,7 +231,7 @@ void want_message_on_want(struct shard *sh, struct stream *st, struct want *w)
     }
     if (w->kind == WANT_VERSIONS) {
         if (w->page.cursor.ptr != NULL &&
-            !v2_serial_parse(w->page.cursor, want_store_id(sh), &ms, &from)) {
+            !v2_serial_parse(w->page.cursor, st->node, &ms, &from)) {
             want_refuse(sh, w, 400, "invalid_input", PUSHER_GENERIC,
                         "cursor is not a version_serial of this server");
             return;
@@ -245,5 +247,5 @@ void want_message_on_want(struct shard *sh, struct stream *st, struct want *w)
         return;
     }
     fold_record(f, &record);
-    answer_message(sh, w, &record);
+    answer_message(sh, st, w, &record);
 }

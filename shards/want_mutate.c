@@ -5,9 +5,10 @@ static void answer(struct shard *sh, struct want *w, const char *status)
 {
     const struct content *c = w->content;
     struct api_text t = {.heap = sh->heap};
-    char message[V2_SERIAL_BYTES], version[V2_SERIAL_BYTES];
-    v2_serial_write(message, c->create_ms, want_store_id(sh), c->create);
-    v2_serial_write(version, c->time_ms, want_store_id(sh), c->delivery);
+    char node[V2_NODE_BYTES], message[V2_SERIAL_BYTES], version[V2_SERIAL_BYTES];
+    stream_node(sh, w->app, w->channel, node);
+    v2_serial_write(message, c->create_ms, node, c->create);
+    v2_serial_write(version, c->time_ms, node, c->delivery);
     api_text_str(&t, "{\"channel\":");
     api_text_quote(&t, w->channel);
     api_text_str(&t, ",\"message_serial\":");

@@ -26,7 +26,7 @@ void want_write_null(struct api_text *t, const char *name, bool set, uint64_t n)
 void want_write_text(struct api_text *t, const char *name, struct slice text);
 /* A message as reads show it (section 5). whole: the record that says name and extras (r itself, or
  * what an append refers to). stream_id ptr NULL: left out. */
-void want_write_item(struct api_text *t, const char *store, struct slice channel,
+void want_write_item(struct api_text *t, const char *node, struct slice channel,
                      const struct record *r, const struct record *whole, struct slice stream_id);
 const char *want_action(uint8_t record_kind);    /* "create" ... */
 

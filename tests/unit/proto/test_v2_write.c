@@ -111,6 +111,21 @@ static void v2_serials_are_written_and_read_back(void **state)
     }
 }
 
+static void v2_nodes_take_80_bits_of_a_hash(void **state)
+{
+    char one[V2_NODE_BYTES], other[V2_NODE_BYTES];
+    v2_node_write(one, 0, UINT64_MAX);
+    assert_string_equal(one, "00000000vvvvvvvv");
+    v2_node_write(one, 10 | 31ull << 35, 1);
+    assert_string_equal(one, "a000000v10000000");
+    for (uint32_t bit = 0; bit < 40; bit++) {
+        v2_node_write(one, 1ull << bit, 0);
+        v2_node_write(other, 0, 1ull << bit);
+        assert_string_not_equal(one, other);
+        assert_string_not_equal(one, "0000000000000000");
+    }
+}
+
 static void v2_other_texts_are_no_serials(void **state)
 {
     static const char *const list[] = {
@@ -312,6 +327,7 @@ int main(void)
         cmocka_unit_test(v2_extras_tell_flags_key_and_status),
         cmocka_unit_test(v2_extras_of_wrong_types_are_refused),
         cmocka_unit_test(v2_serials_are_written_and_read_back),
+        cmocka_unit_test(v2_nodes_take_80_bits_of_a_hash),
         cmocka_unit_test(v2_other_texts_are_no_serials),
         cmocka_unit_test(v2_serial_syntax_is_checked_with_the_exact_text),
         cmocka_unit_test(v2_uuids_are_of_version_4),
