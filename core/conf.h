@@ -102,7 +102,7 @@ struct conf {
     uint32_t cache_ttl;                /* channel_limits.cache_ttl, s, 3600 */
     uint64_t cache_max_bytes;          /* cache.max_bytes, whole server, 64 MiB */
     uint32_t idempotency_max_key_length;
-    uint32_t idempotency_max_entries;  /* whole server, 100,000 */
+    uint32_t idempotency_max_entries;  /* whole server, 1,000,000 */
     uint32_t presence_ungraceful_timeout_seconds; /* V1: 0 */
     uint32_t presence_v2_ungraceful_timeout_seconds; /* 15 */
     uint32_t presence_update_rate_limit_per_member_per_second; /* 10 */
@@ -124,6 +124,7 @@ struct conf {
     uint64_t versioned_messages_retention_window_seconds; /* 0 = for ever, UINT64_MAX (not set):
                                           as the channel's history (settled 40) */
     bool     annotations_enabled;      /* false */
+    uint32_t annotations_max_channel_mb; /* memory for the summaries of one channel, 64 */
     bool     presence_history_enabled; /* false */
     uint32_t presence_history_retention_window_seconds; /* 86400 */
     uint32_t presence_history_max_page_size; /* 100 */

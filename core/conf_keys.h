@@ -165,10 +165,13 @@ static const struct conf_key keys_server[] = {
     {.path = "versioned_messages.retention_window_seconds", .type = CONF_NUMBER,
      AT(struct conf_target, conf.versioned_messages_retention_window_seconds), .min = 0,
      .max = U32, .standard = "0", .shown = "as the channel's history", .unit = "s",
-     .sentence = "How long a version is kept; 0, which must be given, means for ever."},
+     .sentence = "How long a version is kept; 0, which must be given, means for ever. Without its "
+                 "versions, a row of history is as it was first published."},
     FLAG("annotations.enabled", conf.annotations_enabled, "false",
          "Let messages be annotated in apps and namespaces that allow it; needs versioned "
          "messages."),
+    NUM("annotations.max_channel_mb", conf.annotations_max_channel_mb, 1, 65536, "64", "MiB",
+        "Memory for the summaries of one channel's annotations; more are refused with 413."),
 
     FLAG("presence_history.enabled", conf.presence_history_enabled, "false",
          "Keep who came and went on presence channels, where an app is silent; needs history."),
@@ -205,8 +208,9 @@ static const struct conf_key keys_server[] = {
         "How long a key is remembered, where an app is silent."),
     NUM("idempotency.max_key_length", conf.idempotency_max_key_length, 1, 1024, "128",
         "bytes", "Longest idempotency key."),
-    NUM("idempotency.max_entries", conf.idempotency_max_entries, 1, 100000000, "100000", NULL,
-        "Keys remembered at once; 503 when full, none is forgotten early."),
+    NUM("idempotency.max_entries", conf.idempotency_max_entries, 1, 100000000, "1000000", NULL,
+        "Keys remembered at once, about 300 bytes each; 503 when full, none is forgotten early. "
+        "What ttl_seconds bring must fit: some SDKs send a key with every publish."),
 
     FLAG("rate_limiter.enabled", conf.rate_limiter_enabled, "false",
          "Limit requests per address."),

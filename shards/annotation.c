@@ -12,6 +12,8 @@ struct annotation_name {
     uint8_t         text[];
 };
 
+enum { NAME_JSON_BYTES = 128 };          /* of one name's value in the JSON, without clients */
+
 static struct slice client_text(const struct client *c) { return slice_of(c->text, c->bytes); }
 static struct slice name_text(const struct annotation_name *n)
 {
@@ -113,11 +115,35 @@ static uint32_t name_at(const struct annotation_summary *s, struct slice text, b
     return low;
 }
 
+/* What is counted in the summary's `bytes`: a block and its place in a list. */
+static uint32_t name_bytes(struct slice text)
+{
+    return (uint32_t)(sizeof(struct annotation_name) + sizeof(void *)) + text.bytes;
+}
+static uint32_t client_bytes(struct slice text)
+{
+    return (uint32_t)(sizeof(struct client) + sizeof(void *)) + text.bytes;
+}
+
+uint64_t annotation_names_bytes(const struct annotation_summary *s, struct slice name)
+{
+    bool found = name.ptr == NULL;
+    if (!found) (void)name_at(s, name, &found);
+    return s->names_bytes + (found ? 0 : json_quote_bytes(name) + NAME_JSON_BYTES);
+}
+
+static void client_free(struct annotation_summary *s, struct client *c)
+{
+    s->clients_bytes -= json_quote_bytes(client_text(c));
+    s->bytes -= client_bytes(client_text(c));
+    heap_free(s->heap, c, (uint32_t)sizeof(*c) + c->bytes);
+}
+
 static void name_free(struct annotation_summary *s, struct annotation_name *n)
 {
-    for (uint32_t i = 0; i < n->clients_count; i++) {
-        heap_free(s->heap, n->clients[i], (uint32_t)sizeof(struct client) + n->clients[i]->bytes);
-    }
+    for (uint32_t i = 0; i < n->clients_count; i++) client_free(s, n->clients[i]);
+    s->names_bytes -= json_quote_bytes(name_text(n)) + NAME_JSON_BYTES;
+    s->bytes -= name_bytes(name_text(n));
     heap_free(s->heap, n->clients, n->clients_room * (uint32_t)sizeof(void *));
     heap_free(s->heap, n, (uint32_t)sizeof(*n) + n->bytes);
 }
@@ -143,6 +169,8 @@ static struct annotation_name *name_get(struct annotation_summary *s, struct sli
     memmove(s->names + at + 1, s->names + at, (s->names_count - at) * sizeof(*s->names));
     s->names[at] = n;
     s->names_count++;
+    s->names_bytes += json_quote_bytes(text) + NAME_JSON_BYTES;
+    s->bytes += name_bytes(text);
     return n;
 }
 
@@ -162,6 +190,7 @@ static bool client_add(struct annotation_summary *s, struct annotation_name *n, 
         n->clients[at] = c;
         n->clients_count++;
         s->clients_bytes += json_quote_bytes(text);
+        s->bytes += client_bytes(text);
     }
     n->clients[at]->count += count;
     n->counts += count;
@@ -177,8 +206,7 @@ static void client_drop(struct annotation_summary *s, struct annotation_name *n,
     n->counts -= c->count;
     n->clients_count--;
     memmove(n->clients + at, n->clients + at + 1, (n->clients_count - at) * sizeof(*n->clients));
-    s->clients_bytes -= json_quote_bytes(text);
-    heap_free(s->heap, c, (uint32_t)sizeof(*c) + c->bytes);
+    client_free(s, c);
 }
 
 /* ---- events ---- */

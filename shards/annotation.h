@@ -3,7 +3,8 @@
  * Shape    A summary is fed the events of its (message, type) in serial order and is always up to
  *          date: an event costs a search by halves. Writing costs what is written.
  * Threads  One owner; no I/O.
- * Memory   Grown from the heap given; annotation_free gives everything back.
+ * Memory   Grown from the heap given; annotation_free gives everything back. `bytes` says how much
+ *          it is: who feeds it decides what is too much.
  * Errors   ERR_MEMORY: the event was not applied.
  * Source   spec/messages-and-history.md 9.
  */
@@ -45,9 +46,13 @@ struct annotation_summary {
     struct annotation_name **names;    /* owned; sorted; FLAG has one, without a name */
     uint32_t                 names_count, names_room;
     uint64_t                 clients_bytes;   /* of all client ids, as JSON strings */
+    uint64_t                 names_bytes;     /* what all names take in the JSON, at most */
+    uint64_t                 bytes;           /* of memory, for names and clients */
 };
 
 MUST_CHECK err_t annotation_apply(struct annotation_summary *s, const struct annotation_event *e);
+/* names_bytes, were this name among them; ptr NULL: none. */
+uint64_t annotation_names_bytes(const struct annotation_summary *s, struct slice name);
 /* The summary's JSON value with at most clients_max clients listed for each name. */
 void annotation_write(struct api_text *t, const struct annotation_summary *s, uint32_t clients_max);
 void annotation_free(struct annotation_summary *s);

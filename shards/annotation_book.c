@@ -4,7 +4,7 @@
 
 #include <stdio.h>
 
-enum { PAGE_ROWS = 1000, CHANNEL_BUCKETS_MAX = 1 << 16, BUCKETS_MAX = 1 << 18 };
+enum { PAGE_ROWS = 1000, AGAIN_MS = 10000, CHANNEL_BUCKETS_MAX = 1 << 16, BUCKETS_MAX = 1 << 18 };
 static const char serial_prefix[] = "ann:";
 
 struct annotation_book {
@@ -64,6 +64,7 @@ static void clear(struct shard *sh, struct annotation_channel *ch)
         table_del(&ch->deletes, &d->node);
         heap_free(sh->heap, d, sizeof(*d));
     }
+    ch->bytes = 0;
 }
 
 static void unlist(struct annotation_book *b, struct annotation_channel *ch)
@@ -110,18 +111,20 @@ void annotation_close(struct shard *sh)
     sh->annotations = NULL;
 }
 
-/* Room for one more; when memory is short, for as much as can be given up. */
-static void evict(struct shard *sh)
+/* So that there are fewer; when memory is short, as many as can be given up. */
+static void evict(struct shard *sh, uint32_t fewer_than)
 {
     struct annotation_book *b = sh->annotations;
     struct annotation_channel *ch = b->oldest;
-    while (ch != NULL && (b->channels.nodes_count >= ANNOTATION_CHANNELS_MAX ||
+    while (ch != NULL && (b->channels.nodes_count >= fewer_than ||
                           heap_used_bytes(sh->heap) >= sh->heap_mark)) {
         struct annotation_channel *newer = ch->newer;
         if (ch->flying == 0 && !ch->loading) channel_free(sh, ch);
         ch = newer;
     }
 }
+
+void annotation_tick(struct shard *sh) { evict(sh, UINT32_MAX); }
 
 /* ---- finding and making ---- */
 
@@ -138,7 +141,7 @@ static struct annotation_channel *channel_find(struct shard *sh, uint32_t app, s
 
 static struct annotation_channel *channel_make(struct shard *sh, uint32_t app, struct slice name)
 {
-    evict(sh);
+    evict(sh, ANNOTATION_CHANNELS_MAX);
     struct annotation_channel *ch = heap_zalloc(sh->heap, (uint32_t)sizeof(*ch) + name.bytes);
     if (ch == NULL) return NULL;
     ch->app = app;
@@ -181,22 +184,31 @@ static bool open_tables(struct annotation_channel *ch)
     return true;
 }
 
-/* Found or made; NULL at the heap's bound, or when the type is none of ours. */
-static struct annotation_subject *subject_get(struct shard *sh, struct annotation_channel *ch,
-                                   struct slice message, struct slice type)
+static struct annotation_subject *subject_find(const struct shard *sh,
+                                               const struct annotation_channel *ch,
+                                               struct slice message, struct slice type)
 {
-    uint64_t hash = subject_hash(sh, message);
-    char ignored[PUSHER_ERROR_TEXT_BYTES];
-    enum annotation_kind kind;
-    if (!open_tables(ch)) return NULL;
-    for (struct table_node *n = table_find(&ch->subjects, hash); n != NULL;
-         n = table_find_next(n)) {
+    struct table_node *n = !ch->opened ? NULL
+                                       : table_find(&ch->subjects, subject_hash(sh, message));
+    for (; n != NULL; n = table_find_next(n)) {
         struct annotation_subject *s = CONTAINER_OF(n, struct annotation_subject, node);
         if (slice_equal(annotation_subject_message(s), message) &&
             slice_equal(annotation_subject_type(s), type)) {
             return s;
         }
     }
+    return NULL;
+}
+
+/* Found or made; NULL at the heap's bound, or when the type is none of ours. */
+static struct annotation_subject *subject_get(struct shard *sh, struct annotation_channel *ch,
+                                   struct slice message, struct slice type)
+{
+    char ignored[PUSHER_ERROR_TEXT_BYTES];
+    enum annotation_kind kind;
+    if (!open_tables(ch)) return NULL;
+    struct annotation_subject *found = subject_find(sh, ch, message, type);
+    if (found != NULL) return found;
     if (!annotation_type_parse(type, &kind, ignored)) return NULL;
     struct annotation_subject *s =
         heap_zalloc(sh->heap, (uint32_t)sizeof(*s) + message.bytes + type.bytes);
@@ -207,8 +219,9 @@ static struct annotation_subject *subject_get(struct shard *sh, struct annotatio
     s->type_bytes = type.bytes;
     memcpy(s->bytes, message.ptr, message.bytes);
     memcpy(s->bytes + message.bytes, type.ptr, type.bytes);
-    table_put(&ch->subjects, &s->node, hash);
+    table_put(&ch->subjects, &s->node, subject_hash(sh, message));
     subject_list(ch, s);
+    ch->bytes += sizeof(*s) + message.bytes + type.bytes;
     return s;
 }
 
@@ -260,6 +273,7 @@ bool annotation_delete_begin(struct shard *sh, struct annotation_channel *ch, ui
     table_put(&ch->deletes, &d->node, delete_hash(target));
     d->next = ch->deletes_first;
     ch->deletes_first = d;
+    ch->bytes += sizeof(*d);
     return true;
 }
 
@@ -276,6 +290,7 @@ static void deleted_forget(struct shard *sh, struct annotation_channel *ch, uint
     if (d == NULL) return;
     while (*link != d) link = &(*link)->next;
     *link = d->next;
+    ch->bytes -= sizeof(*d);
     table_del(&ch->deletes, &d->node);
     heap_free(sh->heap, d, sizeof(*d));
 }
@@ -298,8 +313,10 @@ static struct annotation_subject *apply(struct shard *sh, struct annotation_chan
         .count = count_of(r),
     };
     struct annotation_subject *s = subject_get(sh, ch, r->message_id, r->owner);
-    uint64_t target;
-    if (s == NULL || annotation_apply(&s->summary, &e) != OK) return NULL;
+    uint64_t target, before = s == NULL ? 0 : s->summary.bytes;
+    err_t applied = s == NULL ? ERR_MEMORY : annotation_apply(&s->summary, &e);
+    if (s != NULL) ch->bytes += s->summary.bytes - before;
+    if (applied != OK) return NULL;
     if (s->first_row == 0) s->first_row = r->history;
     s->last_row = r->history;
     subject_unlist(s);
@@ -310,14 +327,42 @@ static struct annotation_subject *apply(struct shard *sh, struct annotation_chan
     return s;
 }
 
-void annotation_begin(struct annotation_channel *ch) { ch->flying++; }
+bool annotation_fits(const struct shard *sh, const struct annotation_channel *ch,
+                     const struct record *r)
+{
+    static const struct annotation_summary none;
+    const struct annotation_subject *s = subject_find(sh, ch, r->message_id, r->owner);
+    uint64_t most = (uint64_t)sh->conf->annotations_max_channel_mb << 20;
+    char ignored[PUSHER_ERROR_TEXT_BYTES];
+    enum annotation_kind kind;
+    if (ch->bytes + ch->flying_bytes + record_bytes(r) > most) return false;
+    if (!annotation_type_parse(r->owner, &kind, ignored) || !annotation_wants_name(kind)) {
+        return true;
+    }
+    return annotation_names_bytes(s == NULL ? &none : &s->summary, r->description) <=
+           annotation_frame_bytes_max(sh, ch->app);
+}
+
+bool annotation_read_again(const struct shard *sh, struct annotation_channel *ch)
+{
+    if (sh->re.now_ms - ch->read_ms < AGAIN_MS) return false;
+    ch->broken = true;
+    return true;
+}
+
+void annotation_begin(struct annotation_channel *ch, uint32_t bytes)
+{
+    ch->flying++;
+    ch->flying_bytes += bytes;
+}
 
 void annotation_end(struct shard *sh, struct stream *st, struct annotation_channel *ch,
-                    const struct record *r, bool committed)
+                    uint32_t bytes, const struct record *r, bool committed)
 {
     uint64_t target;
-    ASSERT(ch->flying > 0);
+    ASSERT(ch->flying > 0 && ch->flying_bytes >= bytes);
     ch->flying--;
+    ch->flying_bytes -= bytes;
     if (!committed) {
         if (r->op_id.ptr != NULL && annotation_serial_parse(r->op_id, &target)) {
             deleted_forget(sh, ch, target);
@@ -339,6 +384,7 @@ static void loaded(struct shard *sh, struct annotation_channel *ch, bool ok,
     ch->waits_first = ch->waits_last = NULL;
     ch->loading = false;
     ch->broken = !ok;
+    ch->read_ms = sh->re.now_ms;
     while (w != NULL) {
         struct want *next = w->next;
         struct letter l = want_letter(w);

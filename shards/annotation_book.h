@@ -4,7 +4,10 @@
  *          needed, and follow every event from then on. Events are sequenced by want_annotation.c.
  * Threads  The home shard.
  * Bounds   ANNOTATION_CHANNELS_MAX channels a shard, least recently used out, and all that are not
- *          in use when memory is short; one with events in flight stays.
+ *          in use when memory is short; one with events in flight stays. The summaries of one
+ *          channel: annotations.max_channel_mb; the names of one summary: what an event's payload
+ *          may hold, so that its frame fits when no client is listed. Past either, a create is
+ *          refused.
  * Source   spec/messages-and-history.md 9; spec/settled.md 39.
  */
 #pragma once
@@ -35,9 +38,18 @@ struct annotation_channel *annotation_get(struct shard *sh, struct stream *st, s
 bool annotation_rows(const struct shard *sh, const struct annotation_channel *ch,
                      struct slice message, struct slice type, uint64_t *first, uint64_t *last);
 
-/* Events in flight. A delete that is under way or done is found by its target's serial; *delivery
- * is 0 once it is committed. */
-void annotation_begin(struct annotation_channel *ch);
+/* False: this create would make the channel's summaries, or the frame of its own, too large. */
+bool annotation_fits(const struct shard *sh, const struct annotation_channel *ch,
+                     const struct record *r);
+/* Events leave the log with their age, and the summaries when they are read again: true when that
+ * may help. annotation_get reads them then. */
+bool annotation_read_again(const struct shard *sh, struct annotation_channel *ch);
+/* Gives up what is not in use while memory is short: once a second. */
+void annotation_tick(struct shard *sh);
+
+/* Events in flight, with the bytes of their records. A delete that is under way or done is found by
+ * its target's serial; *delivery is 0 once it is committed. */
+void annotation_begin(struct annotation_channel *ch, uint32_t bytes);
 bool annotation_delete_find(const struct annotation_channel *ch, uint64_t target,
                             uint64_t *delivery);
 /* False at the heap's bound. */
@@ -46,7 +58,7 @@ void annotation_delete_sequenced(struct annotation_channel *ch, uint64_t target,
                                  uint64_t delivery);
 /* It has been committed (summaries change, frames leave), or has failed. */
 void annotation_end(struct shard *sh, struct stream *st, struct annotation_channel *ch,
-                    const struct record *r, bool committed);
+                    uint32_t bytes, const struct record *r, bool committed);
 
 /* One event as lists and raw frames show it. */
 void annotation_write_event(struct api_text *t, const struct record *r);

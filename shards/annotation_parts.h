@@ -32,8 +32,11 @@ struct annotation_channel {
     struct annotation_deleted *deletes_first;
     struct want               *waits_first, *waits_last;
     uint32_t                   flying;
+    uint64_t                   bytes;    /* of summaries and deletes */
+    uint64_t                   flying_bytes;   /* of records in flight: what they may add */
     uint64_t                   read_upto;/* loading: rows taken so far */
     uint32_t                   rows;     /* loading: asked for at a time */
+    uint64_t                   read_ms;  /* when it was read, reactor time */
     bool                       loading, broken;
     bool                       opened;   /* the tables: most channels have no annotation */
     uint32_t                   app, name_bytes;
@@ -49,6 +52,8 @@ static inline struct slice annotation_subject_type(const struct annotation_subje
     return slice_of(s->bytes + s->message_bytes, s->type_bytes);
 }
 
+/* What a frame of the app's may hold. */
+uint64_t annotation_frame_bytes_max(const struct shard *sh, uint32_t app);
 /* A summary has changed by an event: frames for the subscribers. */
 void annotation_push(struct shard *sh, struct home *h, const struct annotation_channel *ch,
                      const struct annotation_subject *s, const struct record *r);

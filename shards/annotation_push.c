@@ -24,7 +24,7 @@ static struct v2_out summary_out(struct slice channel, struct slice data)
     };
 }
 
-static uint64_t frame_bytes_max(const struct shard *sh, uint32_t app)
+uint64_t annotation_frame_bytes_max(const struct shard *sh, uint32_t app)
 {
     uint32_t kb = sh->conf->apps[app].max_event_payload_in_kb;
     return (uint64_t)(kb > 0 ? kb : sh->conf->websocket_max_payload_kb) * 1024;
@@ -34,7 +34,7 @@ static uint64_t frame_bytes_max(const struct shard *sh, uint32_t app)
 static void write_fitting(struct shard *sh, struct api_text *t,
                           const struct annotation_channel *ch, const struct annotation_subject *s)
 {
-    uint64_t bytes_max = frame_bytes_max(sh, ch->app);
+    uint64_t bytes_max = annotation_frame_bytes_max(sh, ch->app);
     struct slice name = slice_of(ch->name, ch->name_bytes);
     uint32_t clients = s->summary.clients_bytes > bytes_max ? CLIENTS_LISTED : UINT32_MAX;
     for (;;) {

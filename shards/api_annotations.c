@@ -324,7 +324,9 @@ static void list(struct api_call *call)
     enum annotation_kind ignored;
     char error[PUSHER_ERROR_TEXT_BYTES];
     uint32_t limit;
-    uint64_t a = 0, b = 0;
+    uint64_t a = 0, b = 0, number;
+    bool has;
+    if (!api_want_u64(call, "limit", NULL, &has, &number)) return;   /* shape before policy */
     if (!check_channel(call, &kind, true) || !api_want_serial(call) ||
         !api_want_limit(call, call->sh->conf->versioned_messages_max_page_size,
                         "Annotation event limit", &limit)) {

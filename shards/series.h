@@ -60,6 +60,7 @@
     X(LANE_BYTES, "lane_bytes")                            \
     X(ATTACH_GATE, "attach_gate")                          \
     X(ANNOTATION_SUMMARIES, "annotation_summaries")        \
+    X(ANNOTATIONS, "annotations")                          \
     X(PRESENCE_LOG, "presence_log")                        \
     X(COLD_READS, "cold_reads")                            \
     X(RING_BYTES, "ring_bytes")                            \

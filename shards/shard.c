@@ -238,6 +238,7 @@ static void on_second(struct shard *sh)
     log_summary(sh);
     ask_tick(sh);
     presence_log_tick(sh);
+    annotation_tick(sh);
     timer_arm(&sh->re.wheel, &sh->second, sh->re.now_ms + SECOND_MS);
 }
 

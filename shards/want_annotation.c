@@ -10,7 +10,7 @@
 enum { LIST_ROWS = 500, LIST_SCAN_MAX = 20000 };
 
 /* A create or delete that has been sequenced. */
-struct flight { struct want *w; struct annotation_channel *ch; uint64_t target; };
+struct flight { struct want *w; struct annotation_channel *ch; uint64_t target; uint32_t bytes; };
 
 static void on_message(struct shard *sh, struct stream *st, struct store_read *r, void *ctx);
 static void on_target(struct shard *sh, struct stream *st, struct store_read *r, void *ctx);
@@ -40,7 +40,7 @@ static void done(struct shard *sh, struct stream *st, void *ctx, const struct re
     struct flight *f = ctx;
     if (committed) answer(sh, f->w, r->delivery, f->target);
     else want_busy(sh, f->w, "History cannot be written at the moment");
-    annotation_end(sh, st, f->ch, r, committed);
+    annotation_end(sh, st, f->ch, f->bytes, r, committed);
     heap_free(sh->heap, f, sizeof(*f));
 }
 
@@ -53,14 +53,15 @@ static void commit(struct shard *sh, struct stream *st, struct want *w,
         want_busy(sh, w, "Server is at its memory limit");
         return;
     }
-    *f = (struct flight){w, ch, target};
-    annotation_begin(ch);
+    uint32_t bytes = record_bytes(r);
+    *f = (struct flight){w, ch, target, bytes};
+    annotation_begin(ch, bytes);
     if (stream_append(sh, st, r, done, f)) {
         if (target > 0) annotation_delete_sequenced(ch, target, r->delivery);
         return;
     }
     heap_free(sh->heap, f, sizeof(*f));
-    annotation_end(sh, st, ch, r, false);
+    annotation_end(sh, st, ch, bytes, r, false);
     want_busy(sh, w, "History cannot be written at the moment");
 }
 
@@ -132,7 +133,18 @@ static void create(struct shard *sh, struct stream *st, struct want *w)
     struct annotation_channel *ch = annotation_get(sh, st, w);
     if (ch == NULL) return;
     struct record r = w->content->r;     /* what the request made of it */
-    commit(sh, st, w, ch, &r, 0);
+    if (annotation_fits(sh, ch, &r)) {
+        commit(sh, st, w, ch, &r, 0);
+        return;
+    }
+    if (annotation_read_again(sh, ch)) {
+        (void)annotation_get(sh, st, w);
+        return;
+    }
+    metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_ANNOTATIONS, 1);
+    want_refuse(sh, w, 413, "payload_too_large", PUSHER_GENERIC,
+                "Annotations of channel '%.*s' exceed what their summaries may hold",
+                (int)w->channel.bytes, (const char *)w->channel.ptr);
 }
 
 /* ---- delete ---- */
@@ -267,22 +279,31 @@ static void delete(struct shard *sh, struct stream *st, struct want *w)
 
 /* ---- list ---- */
 
-static void list_post(struct shard *sh, struct stream *st, struct want *w)
+static void list_free(struct shard *sh, struct api_text *list)
 {
-    struct store_read *r = want_rows(sh, st, w, on_rows, w->rows_limit, false);
-    if (r == NULL) return;
-    r->rows_after = w->list_last;
-    r->rows_upto = w->list_end;
-    r->bytes_max = w->rows_limit == 1 ? RECORD_BYTES_MAX : 0;
-    stream_read_post(sh, st, r);
+    api_text_free(list);
+    heap_free(sh->heap, list, sizeof(*list));
 }
 
 static void list_end(struct shard *sh, struct want *w)
 {
     if (w->list == NULL) return;
-    api_text_free(w->list);
-    heap_free(sh->heap, w->list, sizeof(*w->list));
+    list_free(sh, w->list);
     w->list = NULL;
+}
+
+static void list_post(struct shard *sh, struct stream *st, struct want *w)
+{
+    struct api_text *list = w->list;     /* without a read the want is its asker's again */
+    struct store_read *r = want_rows(sh, st, w, on_rows, w->rows_limit, false);
+    if (r == NULL) {
+        list_free(sh, list);
+        return;
+    }
+    r->rows_after = w->list_last;
+    r->rows_upto = w->list_end;
+    r->bytes_max = w->rows_limit == 1 ? RECORD_BYTES_MAX : 0;
+    stream_read_post(sh, st, r);
 }
 
 /* cursor: serial of the last one listed when more follow; 0: none do. */

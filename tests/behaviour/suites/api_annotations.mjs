@@ -4,11 +4,12 @@
  * Source   spec/messages-and-history.md 9; spec/protocol-v2.md 10; spec/settled.md 39.
  */
 import { suite } from '../runner.mjs';
-import { assert, is_api_error, is_ok } from '../expect.mjs';
+import { assert, eventually, is_api_error, is_ok } from '../expect.mjs';
 import { hmac } from '../http_raw.mjs';
 import { app_entry } from '../apps.mjs';
 import { mem, mem_config, Lives, v2 } from '../memory.mjs';
 import { join } from '../clients.mjs';
+import { metric } from '../metrics.mjs';
 
 const small = app_entry('annsmall', { channels: { annotations_enabled: true },
                                       limits: { max_event_payload_in_kb: 1 } });
@@ -244,6 +245,64 @@ s.test('a new subscriber is sent no more summaries than he can read', async (t) 
   assert.deepEqual(seen[0], ['r0:total.v1', { total: 2 }], 'annotated last');
 });
 
+s.test('a summary has no more names than its frame can hold', async (t) => {
+  const { c, m } = await message(t, small);
+  const type = 'r:distinct.v1';
+  let names = 0;
+  for (;; names++) {
+    const r = await create(t, c, m, { type, name: `n${names}`, clientId: 'u' }, small);
+    if (r.status !== 200) {
+      is_api_error(r, 413, 'payload_too_large', /exceed what their summaries may hold/);
+      break;
+    }
+    assert.ok(names < 100);
+  }
+  assert.ok(names >= 5, `${names}`);
+  const long = { type: 's:unique.v1', name: 'n'.repeat(1100), clientId: 'u' };
+  assert.equal((await create(t, c, m, long, small)).status, 413);
+  await annotate(t, c, m, type, 'n0', 'another', {}, small);
+  await annotate(t, c, m, 't:total.v1', 'n'.repeat(1100), undefined, {}, small);
+  const frames = (await (await subscriber(t, c, {}, small)).heard()).filter(is_summary);
+  for (const f of frames) assert.ok(JSON.stringify(f).length <= 1024 + 200);
+});
+s.test('the summaries of a channel have a bound; what is deleted makes room', async (t) => {
+  const lives = new Lives(t, { ...mem_config, annotations: { enabled: true, max_channel_mb: 1 } });
+  await lives.start();
+  const { c, m } = await message(t, A, { port: lives.port });
+  const made = [];
+  const make = () => create(t, c, m, { type: 'r:flag.v1',
+    clientId: `${made.length}-`.padEnd(50000, 'x') }, A, { port: lives.port });
+  const unmake = (serial) => t.api(A, 'DELETE', at(c, m, `/${encodeURIComponent(serial)}`),
+                                   { port: lives.port });
+  let r;
+  while ((r = await make()).status === 200) made.push(r.json.annotationSerial);
+  is_api_error(r, 413, 'payload_too_large', /exceed what their summaries may hold/);
+  assert.ok(made.length >= 15 && made.length <= 21, `${made.length}`);
+  assert.ok(await metric(lives.server, 'sockudo_limit_hits_total', { limit: 'annotations' }) > 0);
+  for (const serial of made.splice(0, 2)) is_ok(await unmake(serial));
+  is_ok(r = await make());
+  made.push(r.json.annotationSerial);
+  await lives.restart();
+  for (const serial of made.splice(0, 2)) is_ok(await unmake(serial));   /* read back whole */
+  is_ok(await make());
+});
+
+s.test('what has left the log with its age makes room', async (t) => {
+  const lives = new Lives(t, { ...mem_config, annotations: { enabled: true, max_channel_mb: 1 },
+    versioned_messages: { enabled: true, retention_window_seconds: 2 } });
+  await lives.start();
+  const [c, port] = [t.name(), lives.port];
+  const make = async (clientId) => {
+    const r = await t.api(A, 'POST', '/events', { port, body: { name: 'n', data: 'x', channel: c,
+                                                               info: 'subscription_count' } });
+    return create(t, c, r.json.channels[c].message_serial,
+                  { type: 'r:flag.v1', clientId: clientId.padEnd(50000, 'x') }, A, { port });
+  };
+  let made = 0;
+  while ((await make(`${made}-`)).status === 200) made += 1;
+  await eventually(async () => (await make('again')).status === 200, 'room', 30000);
+});
+
 /* ---- frames ---- */
 s.test('summary to all V2, the event to those who asked, nothing to V1', async (t) => {
   const { c, m } = await message(t);
@@ -343,6 +402,9 @@ s.test('where annotations are off', async (t) => {
   const text = `Annotations are disabled by channel policy for channel '${c}'`;
   is_api_error(await create(t, c, m, { type: 'r:total.v1' }, mem.other), 403, 'forbidden', text);
   is_api_error(await list(t, c, m, {}, mem.other), 403, 'forbidden', text);
+  const shapeless = await list(t, c, m, { limit: 'x' }, mem.other);
+  assert.equal(shapeless.status, 400, shapeless.text);
+  assert.match(shapeless.headers['content-type'], /^text\/plain/);
   is_api_error(await remove(t, c, m, 'x', {}, mem.other), 403, 'forbidden', text);
 });
 s.test('who may annotate, delete and list', async (t) => {

@@ -34,7 +34,7 @@ static void defaults_are_those_of_the_table(void **state)
     assert_int_equal(kit_conf.cache_ttl, 3600);
     assert_int_equal(kit_conf.connections_capacity, 1 << 20);
     assert_int_equal(kit_conf.max_channels_per_connection, 100);
-    assert_int_equal(kit_conf.idempotency_max_entries, 100000);
+    assert_int_equal(kit_conf.idempotency_max_entries, 1000000);
     assert_int_equal(kit_conf.cors_origins_count, 1);
     assert_string_equal(kit_conf.cors_origins[0], "*");
     assert_int_equal(kit_conf.cors_methods_count, 6);
@@ -61,6 +61,7 @@ static void defaults_of_history_are_those_of_the_page(void **state)
     assert_int_equal(c->history_cold_replay_max_messages, 10000);
     assert_int_equal(c->history_cold_replay_max_bytes, 4 << 20);
     assert_int_equal(c->history_message_cache_mb, 256);
+    assert_int_equal(c->annotations_max_channel_mb, 64);
     assert_int_equal(c->versioned_messages_max_page_size, 100);
     assert_true(c->versioned_messages_retention_window_seconds == UINT64_MAX);
     assert_int_equal(c->presence_history_retention_window_seconds, 86400);

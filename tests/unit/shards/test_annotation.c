@@ -61,6 +61,14 @@ static struct annotation_summary summary(enum annotation_kind kind)
     return (struct annotation_summary){.kind = kind, .heap = heap};
 }
 
+static void end(struct annotation_summary *s)
+{
+    annotation_free(s);
+    assert_int_equal(s->bytes, 0);
+    assert_int_equal(s->names_bytes, 0);
+    assert_int_equal(s->clients_bytes, 0);
+}
+
 static void total_counts_and_never_falls_below_zero(void **state)
 {
     struct annotation_summary s = summary(ANNOTATION_TOTAL);
@@ -71,7 +79,7 @@ static void total_counts_and_never_falls_below_zero(void **state)
     apply(&s, false, NULL, NULL, 50);
     add(&s, "x", "u");
     is(&s, 9, "{\"total\":2}");
-    annotation_free(&s);
+    end(&s);
 }
 
 static void flag_is_a_set_of_clients(void **state)
@@ -88,7 +96,7 @@ static void flag_is_a_set_of_clients(void **state)
     del(&s, NULL, "b");
     del(&s, NULL, "nobody");
     is(&s, 9, "{\"total\":1,\"clientIds\":[\"a\"],\"clipped\":false}");
-    annotation_free(&s);
+    end(&s);
 }
 
 static void distinct_forgets_empty_names(void **state)
@@ -104,7 +112,7 @@ static void distinct_forgets_empty_names(void **state)
     del(&s, "wow", "a");
     del(&s, "like", "c");
     is(&s, 9, "{\"like\":{\"total\":2,\"clientIds\":[\"a\",\"b\\\"\"],\"clipped\":false}}");
-    annotation_free(&s);
+    end(&s);
 }
 
 static void unique_moves_a_client(void **state)
@@ -121,7 +129,7 @@ static void unique_moves_a_client(void **state)
     del(&s, "yes", "b");                 /* whatever the name: out of where he is */
     del(&s, "no", "a");
     is(&s, 9, "{}");
-    annotation_free(&s);
+    end(&s);
 }
 
 static void multiple_counts_and_keeps_names(void **state)
@@ -137,7 +145,7 @@ static void multiple_counts_and_keeps_names(void **state)
     apply(&s, true, "up", "a", 1);
     is(&s, 9, "{\"up\":{\"total\":4,\"clientCounts\":{},\"totalUnidentified\":4,"
               "\"clipped\":false,\"totalClientIds\":0}}");
-    annotation_free(&s);
+    end(&s);
 }
 
 /* ---- against a model ---- */
@@ -198,7 +206,7 @@ static void equals_a_replay(enum annotation_kind kind)
         write_model(want, sizeof(want), who);
         is(&s, UINT32_MAX, want);
     }
-    annotation_free(&s);
+    end(&s);
     assert_int_equal(heap_used_objects(heap), 0);
 }
 
