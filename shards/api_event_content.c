@@ -64,8 +64,10 @@ static bool shape_tags(struct api_call *call, struct event *e)
     if (e->tags.type == JSON_NULL) e->tags.type = JSON_ABSENT;
     if (e->tags.type == JSON_ABSENT) return true;
     bool fits = e->tags.type == JSON_OBJECT;
-    struct json_iter it = json_iter_begin(&e->tags);
-    while (fits && json_object_next(&it, &key, &value)) fits = value.type == JSON_STRING;
+    if (fits) {
+        struct json_iter it = json_iter_begin(&e->tags);
+        while (fits && json_object_next(&it, &key, &value)) fits = value.type == JSON_STRING;
+    }
     if (!fits) api_wrong_shape(call, "tags is an object of strings");
     return fits;
 }

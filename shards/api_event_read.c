@@ -377,6 +377,17 @@ static bool copy_request_key(struct api_call *call, struct event_work *w)
     return true;
 }
 
+/* A keyed request that fails in part is said again whole. Where one home may refuse its part, the
+ * others know theirs by the key: also those that would be handed nothing but the frame. */
+static void settle_keyed(struct event_work *w)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < w->targets_count; i++) any = any || w->targets[i].content;
+    for (uint32_t i = 0; any && w->key.ptr != NULL && i < w->targets_count; i++) {
+        w->targets[i].content = true;
+    }
+}
+
 /* ---- the whole ---- */
 
 static bool read(struct api_call *call, struct event_work *w)
@@ -401,7 +412,9 @@ static bool read(struct api_call *call, struct event_work *w)
     for (uint32_t i = 0; i < w->events_count; i++) {
         if (!copy_event(call, w, i)) return false;
     }
-    return copy_request_key(call, w);
+    if (!copy_request_key(call, w)) return false;
+    settle_keyed(w);
+    return true;
 }
 
 struct event_work *api_event_read(struct api_call *call)

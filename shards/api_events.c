@@ -259,14 +259,13 @@ void api_events_on_published(struct op *op, const struct letter *l)
 
 /* ---- idempotency keys, one after the other ---- */
 
-/* A key that an earlier item of this batch has claimed. */
-static bool claimed_before(const struct event_work *w, uint32_t index)
+/* The earlier item of this batch that has claimed the key; NULL: none. */
+static const struct event *claimed_before(const struct event_work *w, const struct event *item)
 {
-    for (uint32_t i = 0; i < index; i++) {
-        const struct event *e = &w->events[i];
-        if (e->claim.entry != NULL && slice_equal(e->key, w->events[index].key)) return true;
+    for (const struct event *e = w->events; e < item; e++) {
+        if (e->claim.entry != NULL && slice_equal(e->key, item->key)) return e;
     }
-    return false;
+    return NULL;
 }
 
 static void answer_stored(struct shard *sh, struct op *op)
@@ -328,6 +327,18 @@ static void print_of(struct op *op, const struct event_work *w, const struct eve
     ask_print(op, parts, sizeof(parts) / sizeof(parts[0]));
 }
 
+/* An item whose key another one has claimed says the same, or is refused. */
+static bool repeats(struct op *op, const struct event_work *w, const struct event *first,
+                    struct event *item)
+{
+    uint8_t print[sizeof(op->print)];
+    print_of(op, w, first);
+    memcpy(print, op->print, sizeof(print));
+    print_of(op, w, item);
+    item->skipped = memcmp(print, op->print, sizeof(print)) == 0;
+    return item->skipped;
+}
+
 /* Ask for the next key; then for owners. */
 static void claim_step(struct shard *sh, struct op *op)
 {
@@ -341,13 +352,16 @@ static void claim_step(struct shard *sh, struct op *op)
         struct slice key = w->claim_next == 0 ? w->key : w->events[w->claim_next - 1].key;
         if (key.ptr == NULL) continue;
         metric_add(sh->metrics, METRIC_IDEMPOTENCY_PUBLISH_TOTAL, op->app, 0, 1);
-        if (w->claim_next > 0 && claimed_before(w, w->claim_next - 1)) {
+        struct event *item = w->claim_next == 0 ? NULL : &w->events[w->claim_next - 1];
+        const struct event *first = item == NULL ? NULL : claimed_before(w, item);
+        if (first != NULL) {
             metric_add(sh->metrics, METRIC_IDEMPOTENCY_DUPLICATES_TOTAL, op->app, 0, 1);
-            w->events[w->claim_next - 1].skipped = true;
-            continue;
+            if (repeats(op, w, first, item)) continue;
+            end_failed(sh, op, HOME_PRINT_DIFFERS);
+            return;
         }
         uint32_t scope = w->claim_next == 0 && w->batch ? SCOPE_BATCH : SCOPE_EVENT;
-        print_of(op, w, w->claim_next == 0 ? NULL : &w->events[w->claim_next - 1]);
+        print_of(op, w, item);
         op->next = claim_answered;
         if (ask_claim(sh, op, scope, key) != OK) end_busy(sh, op, "Server is busy");
         return;

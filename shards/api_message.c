@@ -18,7 +18,9 @@ static bool read_versions_page(struct api_call *call, struct want_page *page)
         return false;
     }
     page->cursor = sign_query_get(call->query, "cursor");
-    return true;
+    uint64_t number;
+    bool has;
+    return api_want_u64(call, "limit", NULL, &has, &number);
 }
 
 static bool check_versions_page(struct api_call *call, struct want_page *page)

@@ -195,8 +195,9 @@ static enum stream_verdict sequence(struct shard *sh, struct stream *st, struct 
     uint64_t data_bytes = r.data.bytes + (r.kind == RECORD_APPEND ? m->next_data_bytes : 0);
     uint64_t record_most = c->bytes_count;
     if (!plain) {
-        record_most += (uint64_t)m->fold.data.bytes + m->fold.extras.bytes + m->fold.name.bytes +
-                       m->fold.tags.bytes;
+        bool keeps_data = r.kind != RECORD_APPEND && !c->data_given;
+        record_most += (uint64_t)(keeps_data ? m->fold.data.bytes : 0) + m->fold.extras.bytes +
+                       m->fold.name.bytes + m->fold.tags.bytes;
     }
     if (record_most > STREAM_RECORD_BYTES_MAX || data_bytes > STREAM_RECORD_BYTES_MAX) {
         return STREAM_TOO_LARGE;

@@ -29,8 +29,8 @@ static struct publish *publish_in(const struct letter *l)
 
 /* ---- without a place in the order ---- */
 
-/* Channels without memory, ephemeral messages: delivered as they come. */
-static void pass(struct shard *sh, struct home *h, const struct letter *l)
+/* Channels without memory, ephemeral messages: delivered as they come. False: refused. */
+static bool pass(struct shard *sh, struct home *h, const struct letter *l)
 {
     struct publish *p = publish_in(l);
     const struct publish asked = *p;
@@ -41,12 +41,13 @@ static void pass(struct shard *sh, struct home *h, const struct letter *l)
     }
     if (h == NULL) {
         stream_publish_answer(sh, NULL, p, l->from_shard, HOME_OK, &r);
-        return;
+        return true;
     }
     struct slice actor = p->content->actor;
     bool made = stream_frame_make(sh, h, NULL, &r, NULL, actor, NULL, &f);
     if (made && asked.cache) cached = stream_frame_cache(sh, h, &r, actor);
-    if (!made || (asked.cache && cached == NULL)) {
+    if (asked.cache && cached == NULL) made = false;
+    if (!made) {
         stream_publish_answer(sh, h, p, l->from_shard, HOME_NO_MEMORY, NULL);
     } else {
         stream_publish_answer(sh, h, p, l->from_shard, HOME_OK, &r);
@@ -58,6 +59,7 @@ static void pass(struct shard *sh, struct home *h, const struct letter *l)
     frame_put(sh, &cached);
     frame_put(sh, &f);
     home_release(sh, h);
+    return made;
 }
 
 /* ---- with one ---- */
@@ -129,11 +131,12 @@ static enum home_status sequence(struct shard *sh, struct stream *st, const stru
  * for the key's lifetime, only here. */
 static void pass_once(struct shard *sh, struct stream *st, const struct letter *l)
 {
-    if (stream_receipt_add(sh, st, &publish_in(l)->content->r, false) == NULL) {
+    struct stream_receipt *k = stream_receipt_add(sh, st, &publish_in(l)->content->r, false);
+    if (k == NULL) {
         stream_publish_answer(sh, st->home, publish_in(l), l->from_shard, HOME_BUSY, NULL);
-        return;
+    } else if (!pass(sh, st->home, l)) {
+        stream_receipt_drop(sh, k);      /* it is to be said again */
     }
-    pass(sh, st->home, l);
 }
 
 static bool has_memory(const struct shard *sh, const struct publish *p, const struct home *h)
@@ -179,7 +182,7 @@ void stream_on_publish(struct shard *sh, const struct letter *l)
     ASSERT(l->payload == NULL);
     bool memory = has_memory(sh, p, h);
     if (!p->content->has_key && (!memory || p->content->ephemeral)) {
-        pass(sh, h, l);
+        (void)pass(sh, h, l);
         return;
     }
     if (h == NULL) h = home_make(sh, p->app, name, p->kind, p->cache);

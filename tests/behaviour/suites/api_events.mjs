@@ -155,6 +155,24 @@ for (const [what, text, status] of [
     assert.match(r.headers['content-type'] ?? '', /^text\/plain/);
   });
 }
+const wrong_types = {
+  name: [5, true, [], {}], channel: [5, true, [], {}], channels: [5, true, 'c', {}],
+  socket_id: [5, true, [], {}], info: [5, true, [], {}], idempotency_key: [5, true, [], {}],
+  message_id: [5, true, [], {}], tags: [5, true, 'x', [], { a: 1 }, { a: null }],
+  extras: [5, true, 'x', [], { headers: 1 }, { headers: { a: null } }, { ephemeral: 1 },
+           { echo: 'x' }, { ai: [] }, { ai: { transport: { status: 1 } } }, { idempotencyKey: 1 }],
+};
+for (const [field, values] of Object.entries(wrong_types)) {
+  s.test(`${field} of a wrong type: 422, alone and in a batch`, async (t) => {
+    for (const value of values) {
+      const event = { name: 'e', channel: 'c', data: 'x', [field]: value };
+      for (const [path, body] of [['/events', event], ['/batch_events', { batch: [event] }]]) {
+        const r = await t.api(t.apps.main, 'POST', path, { body });
+        assert.equal(r.status, 422, `${path} ${JSON.stringify(event)}: ${r.status} ${r.text}`);
+      }
+    }
+  });
+}
 for (const type of ['text/plain', 'application/x-www-form-urlencoded', 'application/jsonx', '']) {
   s.test(`Content-Type "${type}": 415`, async (t) => {
     const r = await post(t, '{"name":"e","channel":"c","data":"x"}', t.apps.main,

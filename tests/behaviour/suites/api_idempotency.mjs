@@ -153,6 +153,16 @@ s.test("an item's key is that of /events; a known one skips the item", async (t)
   is_ok(await post(t, event(channel, fresh)));
   assert.equal(await delivered(t, ws, channel), 2);
 });
+s.test('two items of a batch with one key say the same, or nothing is published', async (t) => {
+  const { ws, channel } = await listener(t);
+  const key = t.name('key-');
+  const other = { ...event(channel, key), data: 'y' };
+  is_api_error(await batch(t, [event(channel, key), event(channel), other]), 400, 'invalid_input',
+               'idempotency key was already used with a different payload');
+  assert.equal(await delivered(t, ws, channel), 0);
+  is_ok(await batch(t, [event(channel, key), event(channel, key)]), {});
+  assert.equal(await delivered(t, ws, channel), 1);
+});
 s.test('a batch that fails releases its keys', async (t) => {
   const { ws, channel } = await listener(t);
   const [item, whole] = [t.name('key'), t.name('key')];

@@ -291,6 +291,18 @@ s.test('an append to what is not text', async (t) => {
   is_api_error(await change(t, c, m, 'append', { data: 'x' }), 400, 'invalid_input',
                'append requires string message data in the release 4.3 core model');
 });
+s.test('a message has room for 32 MiB; what replaces it is not weighed with it', async (t) => {
+  const c = t.name();
+  const { message_serial: m } = await create(t, c);
+  const part = 'x'.repeat(9 << 20);
+  for (let i = 0; i < 3; i++) is_ok(await change(t, c, m, 'append', { data: part }));
+  const before = await item(t, c, m);
+  is_api_error(await change(t, c, m, 'append', { data: part }), 413, 'payload_too_large',
+               'Message is too large to be stored');
+  assert.deepEqual(await item(t, c, m), before);
+  is_ok(await change(t, c, m, 'update', { data: part }));
+  assert.equal((await item(t, c, m)).data.length, part.length);
+});
 s.test('the order of refusals', async (t) => {
   const bad = 'bad name';
   const socket = '1.1';
@@ -459,6 +471,8 @@ off.test('without versioned messages there is nothing to change, but rows', asyn
   const text = `Versioned messages are disabled for channel '${c}'`;
   is_api_error(await t.api(app, 'GET', at(c, 'm')), 422, 'feature_disabled', text);
   is_api_error(await t.api(app, 'GET', at(c, 'm', '/versions')), 422, 'feature_disabled', text);
+  const shapeless = await t.api(app, 'GET', at(c, 'm', '/versions'), { query: { limit: 'x' } });
+  assert.equal(shapeless.status, 400, 'shape before policy');
   is_api_error(await t.api(app, 'POST', at(c, 'm', '/append'), { body: { data: 'x' } }), 422,
                'feature_disabled', text);
   const page = (await t.api(app, 'GET', `/channels/${c}/history`)).json;

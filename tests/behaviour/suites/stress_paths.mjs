@@ -45,6 +45,24 @@ shared.test('a keyed batch that fails in part publishes its other items once', a
   assert.deepEqual(await rows(t.port, good), ['b', 'a', 'a'], 'an event key is another key');
 });
 
+shared.test('a keyed batch that fails in part is heard once where nothing is kept', async (t) => {
+  const [plain, other] = [t.name(), t.name()];
+  const ws = await v2(t, { app: mem.plain });
+  await ws.subscribe(plain);
+  await t.publish(mem.plain, other, 'ev', 'first', { message_id: 'taken' });
+  const batch = [{ name: 'ev', channel: plain, data: 'a' },
+                 { name: 'ev', channel: other, data: 'a', message_id: 'taken' }];
+  for (let i = 0; i < 3; i++) {
+    const r = await t.api(mem.plain, 'POST', '/batch_events',
+                          { body: { batch }, headers: { 'X-Idempotency-Key': plain } });
+    assert.equal(r.status, 400, r.text);
+  }
+  await t.publish(mem.plain, plain, 'mark', 'b');
+  const heard = [];
+  while (heard.at(-1) !== 'mark') heard.push((await ws.next()).event);
+  assert.deepEqual(heard.filter((event) => !event.startsWith('sockudo')), ['ev', 'mark']);
+});
+
 /* ---- room ---- */
 
 /* Receipts would keep the records. */
