@@ -200,7 +200,9 @@ static void tell(struct shard *sh, struct sub *s, const struct letter *l, struct
         conn_kill_later(sh, c);          /* no memory to tell it: it must not think it is joined */
         return;
     }
-    if (is_told(s, again)) chan_send_succeeded(sh, c, ch, success);
+    bool kept = again && s->voice == VOICE_GATED && !s->hidden;   /* behind what is kept back */
+    if (is_told(s, again) && kept) resume_hold(sh, c, s, success);
+    else if (is_told(s, again)) chan_send_succeeded(sh, c, ch, success);
     if (ch->cache) send_cached(sh, c, ch, cached);
     if (s->v2) attached(sh, c, s);
 }

@@ -68,7 +68,7 @@ void stream_reset_applied(struct shard *sh, struct stream *st, uint64_t history_
 bool stream_idle(const struct stream *st)
 {
     if (st->waits_first != NULL || st->flying > 0 || st->reads > 0 || st->gates > 0) return false;
-    if (st->epoch_owed) return false;
+    if (st->epoch_owed || st->degraded) return false;
     if (st->ring_count > 0 || st->woken || st->state == STREAM_LOADING) return false;
     if (!st->history && st->receipts_oldest != NULL) return false;
     return st->what != STREAM_MAIN || st->history || st->home->v2_count == 0;
@@ -207,12 +207,12 @@ static void link_stream(struct stream_book *b, struct stream *st)
     b->streams_count++;
 }
 
-/* The hand may pass the home's last stream: the home stays. */
+/* The home stays. Few steps: who waits for one stream must keep the other one that he needs. */
 static void make_room(struct shard *sh, struct home *h)
 {
     if (sh->streams->streams_count < sh->streams->streams_idle_max) return;
     h->pins++;
-    sweep(sh, EVICT_STEPS);
+    sweep(sh, u32_min(EVICT_STEPS, 1 + sh->streams->streams_count / 8));
     h->pins--;
 }
 
@@ -246,7 +246,7 @@ static struct stream *make(struct shard *sh, struct home *h, enum stream_what wh
     }
     uint32_t slot = hash_slot(sh->server->app_ids[h->app], home_name(h));
     st->lane = (uint16_t)store_lane_of(sh->server->store, slot);
-    st->relaxed = st->policy->relaxed;
+    st->relaxed = st->policy->relaxed && what == STREAM_MAIN;
     st->versioned = st->policy->versioned;
     st->state = STREAM_LOADING;
     if (load(sh, st)) return st;
@@ -408,10 +408,12 @@ void stream_on_read_done(struct shard *sh, const struct letter *l)
 {
     struct store_read *r = l->payload;
     struct stream_read *q = CONTAINER_OF(r, struct stream_read, r);
-    /* What it asked for was shown and has been taken back (relaxed): nothing stored is damaged. */
+    /* What it asked for was shown (relaxed) and has been taken back, or will be: the reader may be
+     * quicker than the news of the commit. Nothing stored is damaged. */
     struct stream *st = q->st;
-    bool taken_back = st != NULL && r->kind != STORE_OPEN && q->epoch != st->delivery_epoch;
-    if (taken_back && r->status == STORE_READ_IO) r->status = STORE_READ_MEMORY;
+    bool unsure = st != NULL && r->kind != STORE_OPEN && (q->epoch != st->delivery_epoch ||
+                  (st->relaxed && r->upto > st->stored.delivery));
+    if (unsure && r->status == STORE_READ_IO) r->status = STORE_READ_MEMORY;
     if (st != NULL) st->reads++;         /* holds the stream */
     read_is_back(sh, q);
     q->done(sh, st, r, q->ctx);

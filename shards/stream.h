@@ -18,7 +18,8 @@
  *          With `relaxed` durability apply follows sequence at once and the commit comes behind.
  *
  *          Hidden streams (presence log, annotations) are streams of the same home without
- *          subscribers; see enum stream_what.
+ *          subscribers; see enum stream_what. They are never relaxed: what is derived from them
+ *          (summaries, who was left open) could not be taken back.
  * Threads  The home shard.
  * Order    Records of a stream are sequenced, committed, applied and fanned out in one order.
  * Bounds   Ring: connection_recovery.max_buffer_size and buffer_ttl_seconds, longer only while an

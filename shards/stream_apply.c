@@ -147,7 +147,7 @@ static void take(struct shard *sh, struct stream_batch *sb)
             continue;
         }
         stream_flies(sh, st, -1);
-        if (item->message != NULL) item->message->flying--;
+        if (item->message != NULL && --item->message->flying == 0) item->message->barrier = false;
         if (record_is_version(&r)) observe(sh, sb, st);
         if (st->relaxed) stream_head_advance(&st->stored, &r);
         if (st->relaxed && r.kind == RECORD_RESET) st->stored_epoch = r.history;

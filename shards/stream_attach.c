@@ -67,9 +67,8 @@ static void job_free(struct shard *sh, struct stream_attach *job)
     for (uint32_t i = 0; i < job->aggregates_count; i++) {
         if (job->aggregates[i].read != NULL) stream_read_end(sh, job->aggregates[i].read);
     }
-    if (job->aggregates != NULL) {
-        heap_free(sh->heap, job->aggregates, sizeof(*job->aggregates) * STREAM_AGGREGATES_MAX);
-    }
+    heap_free(sh->heap, job->aggregates,
+              (uint32_t)sizeof(*job->aggregates) * job->aggregates_room);
     sh->streams->cold_bytes -= job->share;
     heap_free(sh->heap, job, sizeof(*job));
 }
@@ -136,9 +135,11 @@ static void end(struct shard *sh, struct stream_attach *job)
     struct home *h = job->home;
     struct stream *st = job->st;
     h->pins++;
+    if (st != NULL) st->reads++;         /* holds the stream: a join may make room for another */
     if (job->replay) end_replay(sh, job);
     else end_subscribe(sh, job);
     job_free(sh, job);
+    if (st != NULL) st->reads--;
     if (st != NULL) stream_rest(sh, st);
     h->pins--;
     home_release(sh, h);
@@ -248,7 +249,10 @@ static void on_rewind(struct shard *sh, struct stream *st, struct store_read *r,
 {
     struct stream_attach *job = ctx;
     job->rewind = r;
-    if (r->status != STORE_READ_OK && r->status != STORE_READ_NOT_FOUND &&
+    if (r->status == STORE_READ_IO) {    /* it would come back for ever: so it is told */
+        stream_degrade(sh, st, true);
+        r->bytes_count = 0;
+    } else if (r->status != STORE_READ_OK && r->status != STORE_READ_NOT_FOUND &&
         r->status != STORE_READ_GONE) {
         broken_off(sh, job);
         return;
@@ -328,14 +332,7 @@ static bool whole_texts(struct shard *sh, struct stream_attach *job)
 {
     if (!job->a->recovered || job->aggregates_count > 0) return true;
     if (!job->a->full && job->range == NULL) return true;
-    switch (job->a->full ? stream_replay_wholes(sh, job) : stream_replay_bases(sh, job)) {
-    case STREAM_WHOLE_OK: return true;
-    case STREAM_WHOLE_MANY:
-        stream_judge_fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
-        return true;
-    case STREAM_WHOLE_MEMORY: break;
-    }
-    return false;
+    return job->a->full ? stream_replay_wholes(sh, job) : stream_replay_bases(sh, job);
 }
 
 static void next_step(struct shard *sh, struct stream_attach *job)

@@ -100,18 +100,25 @@ void stream_bases_free(struct shard *sh, struct stream_bases *bs)
 
 /* ---- what must be read ---- */
 
-enum stream_whole stream_aggregate_add(struct shard *sh, struct stream_attach *job,
-                                       uint64_t message, uint64_t delivery)
+bool stream_aggregate_add(struct shard *sh, struct stream_attach *job, uint64_t message,
+                          uint64_t delivery)
 {
-    if (job->aggregates == NULL) {
-        job->aggregates = heap_alloc(sh->heap, sizeof(*job->aggregates) * STREAM_AGGREGATES_MAX);
+    uint32_t size = (uint32_t)sizeof(*job->aggregates);
+    if (job->aggregates_count == job->aggregates_room) {
+        uint32_t room = u32_max(2 * job->aggregates_room, 16);
+        struct stream_aggregate *fresh = heap_alloc(sh->heap, size * room);
+        if (fresh == NULL) return false;
+        if (job->aggregates_count > 0) {
+            memcpy(fresh, job->aggregates, (size_t)size * job->aggregates_count);
+        }
+        heap_free(sh->heap, job->aggregates, size * job->aggregates_room);
+        job->aggregates = fresh;
+        job->aggregates_room = room;
     }
-    if (job->aggregates == NULL) return STREAM_WHOLE_MEMORY;
-    if (job->aggregates_count == STREAM_AGGREGATES_MAX) return STREAM_WHOLE_MANY;
     job->aggregates[job->aggregates_count++] = (struct stream_aggregate){
         .message = message, .delivery = delivery,
     };
-    return STREAM_WHOLE_OK;
+    return true;
 }
 
 /* Of the text before the replay only the beginning may be known: an append's context. */
@@ -123,14 +130,13 @@ static void judge(struct stream_base *base, const struct record *r)
     if (start.bytes == 0 || stream_frame_starts(inner(r->data), start)) base->doubtful = true;
 }
 
-enum stream_whole stream_replay_bases(struct shard *sh, struct stream_attach *job)
+bool stream_replay_bases(struct shard *sh, struct stream_attach *job)
 {
     struct stream_bases bs;
     struct record r;
     uint32_t bytes;
     struct slice packed = slice_of(job->range->bytes, job->range->bytes_count);
-    enum stream_whole result = STREAM_WHOLE_OK;
-    if (!stream_bases_open(sh, job, &bs)) result = STREAM_WHOLE_MEMORY;
+    bool good = stream_bases_open(sh, job, &bs);
     while (bs.count > 0 && packed.bytes > 0 && record_peek(packed, &r, &bytes) == RECORD_OK) {
         packed = slice_skip(packed, bytes);
         struct stream_base *base = stream_base_of(&bs, &r);
@@ -140,12 +146,12 @@ enum stream_whole stream_replay_bases(struct shard *sh, struct stream_attach *jo
         else if (replayed) base->known = true;
         else if (r.kind != RECORD_APPEND) base->start = r.data;
     }
-    for (uint32_t i = 0; i < bs.count && result == STREAM_WHOLE_OK; i++) {
+    for (uint32_t i = 0; good && i < bs.count; i++) {
         const struct stream_base *base = &bs.list[i];
-        if (base->doubtful) result = stream_aggregate_add(sh, job, base->message, base->append);
+        if (base->doubtful) good = stream_aggregate_add(sh, job, base->message, base->append);
     }
     stream_bases_free(sh, &bs);
-    return result;
+    return good;
 }
 
 /* ---- the running text ---- */

@@ -57,6 +57,14 @@ static bool ring_has(const struct shard *sh, const struct stream *st, uint64_t s
     return stream_ring_at(st, (uint32_t)(delivery + 1 - first))->serial == serial + 1;
 }
 
+/* How far back the ring may serve. A gate makes it longer than it is to be; what the lane would
+ * give as well is not refused for that. */
+static uint64_t window(const struct shard *sh, const struct stream *st)
+{
+    uint32_t most = st->policy->recovery_max;
+    return st->history ? u32_max(most, sh->conf->history_cold_replay_max_messages) : most;
+}
+
 static const char *reset_reason(const struct stream *st)
 {
     if (st->ring_count > 0 || !st->history) return "stream_id_mismatch";
@@ -69,6 +77,7 @@ bool stream_judge(struct shard *sh, struct stream_attach *job)
     const struct stream *st = job->st;
     const struct attach *a = job->a;
     bool rows = st != NULL && stream_by_history(st);
+    bool ring = st != NULL && ring_has(sh, st, a->serial);
     if (st == NULL || !st->policy->recovery) {
         fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED,
              "hot_replay_expired_and_durable_history_disabled");
@@ -82,14 +91,17 @@ bool stream_judge(struct shard *sh, struct stream_attach *job)
              rows ? "position_ahead_of_durable_stream" : "position_ahead_of_version_stream");
     } else if (a->serial >= job->head) {
         recovered(sh, job, false);
-    } else if (ring_has(sh, st, a->serial)) {
-        if (job->head - a->serial <= st->policy->recovery_max) recovered(sh, job, false);
-        else fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
+    } else if (ring && job->head - a->serial <= window(sh, st)) {
+        recovered(sh, job, false);
     } else if (!st->history) {
         fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED,
-             "hot_replay_expired_and_durable_history_disabled");
+             ring ? "recovery_window_exceeded"
+                  : "hot_replay_expired_and_durable_history_disabled");
     } else if (job->head - a->serial > sh->conf->history_cold_replay_max_messages) {
         fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
+    } else if (st->degraded) {           /* also where this part could be read: until its reset */
+        fail(sh, job, SERIES_RECOVERY_PERSISTENCE_UNAVAILABLE,
+             rows ? "history_stream_degraded" : "version_store_state_unavailable");
     } else {
         return true;
     }
@@ -135,6 +147,7 @@ void stream_judge_read(struct shard *sh, struct stream_attach *job, const struct
     } else if (r->status == STORE_READ_LARGE || (r->status == STORE_READ_OK && r->more)) {
         fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
     } else if (r->status != STORE_READ_OK) {
+        if (r->status == STORE_READ_IO) stream_degrade(sh, job->st, true);
         fail(sh, job, SERIES_RECOVERY_PERSISTENCE_UNAVAILABLE,
              rows ? "durable_history_read_failed" : "version_store_replay_failed");
     } else if (!is_contiguous(job, r, &whole)) {

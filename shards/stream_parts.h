@@ -268,7 +268,6 @@ void stream_blob_free(struct blob *b);
 /* ---- stream_attach.c, stream_judge.c, stream_replay.c ---- */
 /* Those that waited for their turn to read go on. */
 void stream_attach_turns(struct shard *sh);
-enum { STREAM_AGGREGATES_MAX = 256 };    /* messages read as a whole for one attach in full mode */
 struct stream_aggregate {
     uint64_t           message, delivery;    /* the append that is sent with the whole text */
     struct store_read *read;             /* owned; NULL: the fold in memory has it */
@@ -290,8 +289,8 @@ struct stream_attach {                   /* a subscribe or replay under way */
     uint64_t           ring_from;        /* gated: the ring is needed behind this delivery serial */
     struct store_read *range, *rewind;   /* finished reads, owned; range: a cold replay, of versions
                                             or (rows without versions) of rows */
-    struct stream_aggregate *aggregates; /* owned; NULL: none */
-    uint32_t           aggregates_count, aggregates_next;
+    struct stream_aggregate *aggregates; /* owned; NULL: none; at most one for a frame */
+    uint32_t           aggregates_count, aggregates_room, aggregates_next;
     uint64_t           wholes_bytes;     /* that were read for them */
     bool               admitted;         /* has had its turn */
     uint64_t           share;            /* counted in cold_bytes */
@@ -311,9 +310,8 @@ uint64_t stream_delivery_of(const struct stream *st, uint64_t serial);
 /* Success frame, replay, what came meanwhile, rewind_complete; fills the attach. NULL: no
  * memory. */
 struct frame *stream_replay_frame(struct shard *sh, struct stream_attach *job);
-/* Full mode: which appends of the replay are sent as whole texts. STREAM_WHOLE_MANY: too many. */
-enum stream_whole { STREAM_WHOLE_OK, STREAM_WHOLE_MANY, STREAM_WHOLE_MEMORY };
-enum stream_whole stream_replay_wholes(struct shard *sh, struct stream_attach *job);
+/* Full mode: which appends of the replay are sent as whole texts. False: no memory. */
+bool stream_replay_wholes(struct shard *sh, struct stream_attach *job);
 
 /* ---- stream_base.c: a message of which a cold replay in delta mode holds appends ---- */
 struct stream_base {
@@ -344,10 +342,10 @@ bool stream_base_starts(const struct stream_bases *bs, const struct stream_base 
 /* The text so far and the fragment, as JSON, of the shard's heap; ptr NULL: no memory. */
 struct slice stream_base_join(struct shard *sh, const struct stream_bases *bs,
                               const struct stream_base *base, struct slice fragment);
-/* What must be read as of an append: for job->aggregates, by message. */
-enum stream_whole stream_replay_bases(struct shard *sh, struct stream_attach *job);
-enum stream_whole stream_aggregate_add(struct shard *sh, struct stream_attach *job,
-                                       uint64_t message, uint64_t delivery);
+/* What must be read as of an append: for job->aggregates, by message. False: no memory. */
+bool stream_replay_bases(struct shard *sh, struct stream_attach *job);
+bool stream_aggregate_add(struct shard *sh, struct stream_attach *job, uint64_t message,
+                          uint64_t delivery);
 
 /* ---- stream_request.c ---- */
 void stream_request_begin(struct shard *sh);

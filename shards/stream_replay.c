@@ -98,21 +98,18 @@ static bool mark_range(struct shard *sh, const struct store_read *r, uint64_t be
     return true;
 }
 
-enum stream_whole stream_replay_wholes(struct shard *sh, struct stream_attach *job)
+bool stream_replay_wholes(struct shard *sh, struct stream_attach *job)
 {
     struct marks ms = {0};
-    enum stream_whole result = STREAM_WHOLE_OK;
     uint64_t behind = job->a->serial;
-    bool marked = job->range != NULL ? mark_range(sh, job->range, behind, &ms)
-                                     : mark_ring(sh, job->st, behind, job->head, &ms);
-    if (!marked) result = STREAM_WHOLE_MEMORY;
-    for (uint32_t i = 0; marked && i < ms.count; i++) {
-        if (!ms.list[i].append) continue;
-        result = stream_aggregate_add(sh, job, ms.list[i].message, ms.list[i].delivery);
-        if (result != STREAM_WHOLE_OK) break;
+    bool good = job->range != NULL ? mark_range(sh, job->range, behind, &ms)
+                                   : mark_ring(sh, job->st, behind, job->head, &ms);
+    for (uint32_t i = 0; good && i < ms.count; i++) {
+        const struct mark *m = &ms.list[i];
+        if (m->append) good = stream_aggregate_add(sh, job, m->message, m->delivery);
     }
     marks_free(sh, &ms);
-    return result;
+    return good;
 }
 
 static const struct stream_aggregate *aggregate_of(const struct stream_attach *job,
@@ -387,9 +384,12 @@ static bool put_complete(struct shard *sh, struct blob *b, const struct stream_a
     bool by_count = a->rewind == V2_REWIND_COUNT, by_limit = false, by_retention = false;
     if (r != NULL) {
         by_limit = r->more || (by_count && a->rewind_amount > sh->conf->history_max_page_size);
-        by_retention = r->head.rows_first > 1 &&
-                       (by_count || r->head.rows_first_ms > r->time_from_ms);
+        by_retention = (r->head.rows_first > 1 &&
+                        (by_count || r->head.rows_first_ms > r->time_from_ms)) ||
+                       (store_rows_gone(&r->head) &&
+                        (by_count || r->head.time_ms >= r->time_from_ms));
     }
+    if (job->st != NULL && job->st->degraded) by_retention = true;   /* never as if it were whole */
     char text[256], id[V2_UUID_BYTES];
     int n = snprintf(text, sizeof(text),
                      "{\"historical_count\":%u,\"live_count\":%u,\"complete\":%s,"
@@ -421,8 +421,10 @@ struct frame *stream_replay_frame(struct shard *sh, struct stream_attach *job)
     bool again = !job->replay && (job->letter.arg[1] & HOME_AGAIN) != 0;
     bool good = true;
     a->replayed = 0;
+    uint64_t head = job->head;
+    if (again && st != NULL) head = stream_serial(st, &st->now);   /* all that has gone out live */
     if (!job->replay) {
-        good = put_success(sh, &b, job->home, st, a->recovered ? a->serial : job->head,
+        good = put_success(sh, &b, job->home, st, a->recovered ? a->serial : head,
                            job->attach_serial);
     }
     if (good && st != NULL) good = put_missed(sh, &b, job);

@@ -163,11 +163,20 @@ static bool is_truncated(const struct want_page *p, const struct store_head *hea
     return !p->has_start && !p->has_time_from && head->rows_first > 1;
 }
 
+/* Nothing is kept, and something of the range may have been. */
+static bool is_gone(const struct want_page *p, const struct store_head *head)
+{
+    return store_rows_gone(head) && !(p->has_start && p->start_serial >= head->history_next) &&
+           !(p->has_end && p->end_serial == 0) &&
+           !(p->has_time_from && p->time_from_ms > (int64_t)head->time_ms);
+}
+
 static void write_continuity(const struct page *p, const struct store_head *head, bool more)
 {
     struct api_text *t = p->t;
     bool presence = is_presence(p->w);
     bool truncated = is_truncated(&p->w->page, head), lost = want_lost(p->sh, p->st);
+    bool whole = !more && !truncated && !lost && !is_gone(&p->w->page, head);
     api_text_str(t, "{");
     want_write_text(t, "stream_id", slice_str(p->st->history_id));
     api_text_str(t, ",");
@@ -175,7 +184,7 @@ static void write_continuity(const struct page *p, const struct store_head *head
     api_text_str(t, ",");
     want_write_retained(t, p->st, head);
     if (presence) api_text_str(t, lost ? ",\"degraded\":true" : ",\"degraded\":false");
-    api_text_str(t, more || truncated || lost ? ",\"complete\":false" : ",\"complete\":true");
+    api_text_str(t, whole ? ",\"complete\":true" : ",\"complete\":false");
     api_text_str(t, truncated ? ",\"truncated_by_retention\":true}"
                               : ",\"truncated_by_retention\":false}");
 }

@@ -24,7 +24,7 @@ struct snapshot {
     uint32_t     count, here;            /* in the list; of them there */
     uint64_t     replayed, serial, at_ms;
     uint32_t     rows;                   /* asked for at a time */
-    bool         begun, whole;           /* whole: nothing was removed by retention */
+    bool         begun, whole;           /* whole: no event of the log is missing */
     struct store_head head;              /* as of the first page */
     const char  *wrong;                  /* static text of the 400 */
 };
@@ -153,17 +153,18 @@ static bool write_members(struct shard *sh, struct api_text *t, const struct sna
 }
 
 static void write_continuity(struct api_text *t, const struct stream *st,
-                             const struct store_head *head)
+                             const struct snapshot *s)
 {
-    bool truncated = head->rows_first > 1;
+    const struct store_head *head = &s->head;
     api_text_str(t, "{");
     want_write_text(t, "stream_id", slice_str(st->history_id));
     api_text_str(t, ",");
     want_write_span(t, head);
     api_text_str(t, ",");
     want_write_retained(t, st, head);
-    api_text_str(t, truncated ? ",\"complete\":false,\"truncated_by_retention\":true}"
-                              : ",\"complete\":true,\"truncated_by_retention\":false}");
+    api_text_str(t, s->whole ? ",\"complete\":true" : ",\"complete\":false");
+    api_text_str(t, head->rows_first > 1 ? ",\"truncated_by_retention\":true}"
+                                         : ",\"truncated_by_retention\":false}");
 }
 
 static void answer(struct shard *sh, struct stream *st, struct snapshot *s)
@@ -182,7 +183,7 @@ static void answer(struct shard *sh, struct stream *st, struct snapshot *s)
     api_text_str(&t, ",");
     want_write_null(&t, "snapshot_time_ms", s->replayed > 0, s->at_ms);
     api_text_str(&t, ",\"continuity\":");
-    write_continuity(&t, st, &s->head);
+    write_continuity(&t, st, s);
     api_text_str(&t, "}");
     want_answer(sh, s->w, &t);
 }
@@ -225,7 +226,7 @@ static bool take(struct shard *sh, struct stream *st, struct snapshot *s, struct
     if (!s->begun) {
         s->begun = true;
         s->head = r->head;
-        s->whole = r->head.rows_first <= 1;
+        s->whole = r->head.rows_first <= 1 && !store_rows_gone(&r->head) && !want_lost(sh, st);
     }
     if (r->head.history_epoch != s->head.history_epoch) {
         want_busy(sh, s->w, "The presence history was reset");

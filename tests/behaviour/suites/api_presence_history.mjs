@@ -6,7 +6,7 @@
 import { suite } from '../runner.mjs';
 import { assert, eventually, is_api_error, is_ok } from '../expect.mjs';
 import { join, user_auth } from '../clients.mjs';
-import { mem, mem_config, Lives, v2 } from '../memory.mjs';
+import { mem, mem_config, jumping_clock, Lives, v2 } from '../memory.mjs';
 
 const s = suite('api presence history', { config: mem_config });
 const A = mem.app;
@@ -252,5 +252,25 @@ lives.test('members left open by a crash are removed, unless they come back', as
   assert.deepEqual(told(await logged(t, c, 4, l.port)).slice(3), ['member_added cid join']);
   const r = await get(t, c, '/snapshot', {}, l.port);
   assert.deepEqual(r.json.members.map((m) => m.user_id), ['bob', 'cid']);
+  await l.server.stop();
+});
+lives.test('a log that retention has emptied does not pass for a whole one', async (t) => {
+  const clock = jumping_clock(t);
+  const l = new Lives(t, { ...mem_config,
+                           presence_history: { enabled: true, retention_window_seconds: 60 } });
+  const c = 'presence-old';
+  await l.start({ env: clock.env });
+  const ws = await t.open(A, { port: l.port });
+  await join(ws, c, member('ann'));
+  await logged(t, c, 1, l.port);
+  clock.shift(120);
+  const page = await eventually(async () => {
+    const { json } = await get(t, c, '', {}, l.port);
+    return json.items.length === 0 && json;
+  }, 'the log to be empty');
+  const { complete, truncated_by_retention, retained_events } = page.continuity;
+  assert.deepEqual([complete, truncated_by_retention, retained_events], [false, false, 0]);
+  const shot = (await get(t, c, '/snapshot', {}, l.port)).json;
+  assert.deepEqual([shot.members, shot.continuity.complete], [[], false], 'ann is there');
   await l.server.stop();
 });

@@ -174,6 +174,19 @@ s.test('invariant 20: a page is complete only when nothing of its range is missi
   assert.equal(await is_complete({}, d, A), true);
   await purge(t.port, d, { mode: 'before_serial', before_serial: 3 });
   assert.equal(await is_complete({}, d, A), false, 'purged rows are missing');
+  await purge(t.port, d, { mode: 'all' });
+  assert.equal(await is_complete({}, d, A), false, 'all rows are missing');
+  assert.equal(await is_complete({ end_serial: '3' }, d, A), false);
+  assert.equal(await is_complete({ start_time_ms: `${Date.now() - 60000}` }, d, A), false);
+  assert.equal(await is_complete({ start_serial: '6' }, d, A), true, 'there never was a row 6');
+  assert.equal(await is_complete({ start_time_ms: `${Date.now() + 60000}` }, d, A), true);
+  const w = await v2(t);
+  await w.subscribe(d, { rewind: 2 });
+  const { data } = await w.next((m) => m.event === 'sockudo:rewind_complete');
+  assert.deepEqual(data, { historical_count: 0, live_count: 0, complete: false,
+                           truncated_by_retention: true, truncated_by_limit: false });
+  await reset(t.port, d);
+  assert.equal(await is_complete({}, d, A), true, 'a new stream');
 });
 
 s.test('invariant 21: history shows each message once, as it is now', async (t) => {
@@ -222,11 +235,21 @@ s.test('invariant 22: damaged history is never served as if it were whole, until
         if (r.status === 200) assert.equal(r.json.continuity.complete, false, r.text);
         else is_api_error(r, 500, 'internal_error', 'Internal server error');
       }
-      const { recovered, failed } = await resumed(t, lives.port, B, 'torn',
-                                                  { stream_id, serial: 2 });
-      assert.deepEqual(recovered, []);
-      assert.equal(failed[0].code, 'persistence_unavailable', JSON.stringify(failed));
+      await refused();
+    const back = await v2(t, { port: lives.port, app: B });
+    await back.subscribe('torn', { rewind: 100 });
+    const done = await back.next((m) => m.event === 'sockudo:rewind_complete');
+    assert.equal(data_of(done).complete, false, JSON.stringify(done));
     };
+    const refused = async () => {
+      for (const serial of [2, 8]) {         /* behind the torn one all could be read */
+        const { recovered, failed } = await resumed(t, lives.port, B, 'torn',
+                                                    { stream_id, serial });
+        assert.deepEqual(recovered, []);
+        assert.equal(failed[0].code, 'persistence_unavailable', JSON.stringify(failed));
+      }
+    };
+    await refused();
     await damaged();
     await create(lives.port, B, 'torn', 'publishing goes on');
     await damaged();

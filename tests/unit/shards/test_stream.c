@@ -1,6 +1,7 @@
 /* Goal    Frames of appends are what a client expects, and blobs hold frames without copying them.
  *         Streams that are at rest come and go with their ids, and never with a home in use.
- *         Records that wait for a load are sequenced in the order in which they came.
+ *         Records that wait for a load are sequenced in the order in which they came. What was
+ *         refused may be said again.
  * Method  The pure parts of stream_parts.h on a heap, without a shard's thread; homes and streams
  *         without history on a shard that has no ring.
  */
@@ -207,8 +208,16 @@ static void room_for_a_stream_costs_no_home_its_life(void **state)
     struct fixture *f = fixture_open();
     f->sh.streams->streams_idle_max = 0;
     struct home *h = home_of(f, "presence-c");
-    assert_non_null(stream_of(&f->sh, h, STREAM_PRESENCE));
+    struct stream *first = stream_of(&f->sh, h, STREAM_PRESENCE);
+    assert_non_null(first);
     struct stream *st = stream_of(&f->sh, h, STREAM_MAIN);
+    assert_non_null(st);
+    assert_ptr_equal(h->extra->streams[STREAM_PRESENCE], first);   /* it has just been used */
+    stream_forget_idle(&f->sh);
+    first = stream_of(&f->sh, home_of(f, "presence-c"), STREAM_PRESENCE);
+    h = first->home;
+    first->used = false;                 /* the hand has passed */
+    st = stream_of(&f->sh, h, STREAM_MAIN);
     assert_non_null(st);
     assert_ptr_equal(home_find(&f->sh, 0, slice_str("presence-c")), h);
     assert_ptr_equal(h->extra->streams[STREAM_MAIN], st);
@@ -303,6 +312,55 @@ static void records_that_wait_keep_their_order(void **state)
     run_waited(STREAM_FAILED, "AB");
 }
 
+/* ---- publishes that are not stored ---- */
+
+static enum home_status answered;
+void __wrap_shard_answer(struct shard *sh, uint16_t to, struct letter *l);
+void __wrap_shard_answer(struct shard *sh, uint16_t to, struct letter *l)
+{
+    (void)sh, (void)to;
+    assert_int_equal(l->kind, MAIL_PUBLISHED);
+    answered = (enum home_status)l->arg[0];
+}
+
+/* What could not be delivered for want of memory is delivered when it is said again. */
+static void a_refused_publish_leaves_no_receipt(void **state)
+{
+    (void)state;
+    enum { DATA_BYTES = 8 << 20, HOG_BYTES = 58 << 20 };
+    struct fixture *f = fixture_open();
+    struct home *h = home_of(f, "c");
+    h->subs_count = 1;
+    f->app.idempotency_ttl_seconds = 60;
+    uint8_t *data = malloc(DATA_BYTES);
+    memset(data, 'x', DATA_BYTES);
+    data[0] = data[DATA_BYTES - 1] = '"';
+    struct content *c = calloc(1, sizeof(*c));
+    *c = (struct content){.has_key = true, .ephemeral = true};
+    c->r = (struct record){.name = slice_str("\"e\""), .data = slice_of(data, DATA_BYTES),
+                           .key = "key"};
+    struct publish *p = calloc(1, sizeof(*p) + 1);
+    p->content = c;
+    p->name_bytes = 1;
+    p->name[0] = 'c';
+    struct letter l = {.kind = MAIL_PUBLISH, .arg = {(uintptr_t)p}};
+    void *hog = heap_alloc(f->sh.heap, HOG_BYTES);
+    assert_non_null(hog);
+    stream_on_publish(&f->sh, &l);
+    assert_int_equal(answered, HOME_NO_MEMORY);
+    heap_free(f->sh.heap, hog, HOG_BYTES);
+    stream_on_publish(&f->sh, &l);
+    assert_int_equal(answered, HOME_OK);
+    assert_false(c->duplicate);
+    stream_on_publish(&f->sh, &l);
+    assert_int_equal(answered, HOME_OK);
+    assert_true(c->duplicate);
+    fixture_close(f);
+    free(p);
+    free(c);
+    free(data);
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -314,6 +372,7 @@ int main(void)
         cmocka_unit_test(room_for_a_stream_costs_no_home_its_life),
         cmocka_unit_test(a_stream_at_rest_goes_and_comes_back_as_itself),
         cmocka_unit_test(records_that_wait_keep_their_order),
+        cmocka_unit_test(a_refused_publish_leaves_no_receipt),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }
