@@ -82,7 +82,10 @@ bool pusher_frame_parse(struct slice text, struct pusher_frame *out,
 /* The data of subscribe: an object, or a string holding one (then decoded into scratch, which has
  * data->text_bytes bytes). Values borrow data or scratch. channel is a JSON_STRING; auth and
  * channel_data are JSON_STRING or JSON_ABSENT. False with the exact 4000 text. */
-struct pusher_subscribe { struct json_value channel, auth, channel_data; };
+struct pusher_subscribe {
+    struct json_value channel, auth, channel_data;
+    bool rewind;                   /* asked for: what only V2 has */
+};
 bool pusher_subscribe_parse(const struct json_value *data, uint8_t *scratch,
                             struct pusher_subscribe *out, char error[PUSHER_ERROR_TEXT_BYTES]);
 

@@ -79,8 +79,10 @@ static void keep_only(struct json_value *value, enum json_type type)
 bool pusher_subscribe_parse(const struct json_value *data, uint8_t *scratch,
                             struct pusher_subscribe *out, char error[PUSHER_ERROR_TEXT_BYTES])
 {
+    struct json_value rewind;
     const struct json_field fields[] = {
         {"channel", &out->channel}, {"auth", &out->auth}, {"channel_data", &out->channel_data},
+        {"rewind", &rewind},
     };
     struct slice text = data->raw;
     struct json_error wrong;
@@ -90,9 +92,10 @@ bool pusher_subscribe_parse(const struct json_value *data, uint8_t *scratch,
         text = slice_of(scratch, data->text_bytes);
     }
     if ((data->type != JSON_STRING && data->type != JSON_OBJECT) ||
-        !json_object(text, fields, 3, &wrong)) {
+        !json_object(text, fields, 4, &wrong)) {
         return fail(invalid_message, "Invalid subscription data format", error);
     }
+    out->rewind = rewind.type != JSON_ABSENT && rewind.type != JSON_NULL;
     keep_only(&out->channel, JSON_STRING);
     keep_only(&out->auth, JSON_STRING);
     keep_only(&out->channel_data, JSON_STRING);

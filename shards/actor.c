@@ -69,6 +69,35 @@ static uint32_t bit_of(const struct json_value *key)
     return 0;
 }
 
+static bool list_valid(const struct json_value *list)
+{
+    struct json_value pattern;
+    if (list->type == JSON_NULL) return true;
+    if (list->type != JSON_ARRAY) return false;
+    for (struct json_iter it = json_iter_begin(list); json_array_next(&it, &pattern);) {
+        if (pattern.type != JSON_STRING) return false;
+    }
+    return true;
+}
+
+bool actor_capabilities_valid(struct slice user_data)
+{
+    struct json_value all, key, list;
+    struct json_error error;
+    const struct json_field field = {"capabilities", &all};
+    uint32_t seen = 0;
+    if (!json_object(user_data, &field, 1, &error)) return false;
+    if (all.type == JSON_ABSENT || all.type == JSON_NULL) return true;
+    if (all.type != JSON_OBJECT) return false;
+    for (struct json_iter it = json_iter_begin(&all); json_object_next(&it, &key, &list);) {
+        uint32_t bit = bit_of(&key);
+        if (bit == 0) continue;
+        if ((seen & bit) != 0 || !list_valid(&list)) return false;
+        seen |= bit;
+    }
+    return true;
+}
+
 static bool list_covers(const struct json_value *list, struct slice channel)
 {
     struct json_value pattern;

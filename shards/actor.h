@@ -40,5 +40,8 @@ void actor_on_ask(struct shard *sh, struct actor *who);
 
 /* Does a pattern (exact text, or one '*' anywhere) cover a name? */
 bool actor_covers(struct slice pattern, struct slice name);
+/* user_data.capabilities as it must be: absent, null, or an object in which each list that is known
+ * is given once, as null or as an array of strings. What is not would grant more than was meant. */
+bool actor_capabilities_valid(struct slice user_data);
 /* The bits that user_data (the decoded text of a sign-in) grants on a channel. */
 uint32_t actor_grants(struct slice user_data, struct slice channel);

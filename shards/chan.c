@@ -225,6 +225,8 @@ bool chan_replay(struct shard *sh, struct sub *s, struct attach *attach)
     attach->replay = true;
     attach->upto = s->mark == NULL ? 0 : s->mark->head;
     attach->head_epoch = s->mark == NULL ? 0 : s->mark->head_epoch;
+    attach->rewound_from = s->mark == NULL ? 0 : s->mark->rewound_from;
+    attach->rewound_upto = s->mark == NULL ? 0 : s->mark->rewound_upto;
     return line_up(sh, s, attach);
 }
 
@@ -307,7 +309,7 @@ void chan_on_held_timer(struct shard *sh)
             metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_MAILBOX, 1);
             unhold(sh, s);
             s->chan->asked_count--;
-            chan_refuse(sh, &sh->conns[s->sock], s);
+            chan_refuse(sh, &sh->conns[s->sock], s, false);
         }
     }
 }

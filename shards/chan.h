@@ -60,6 +60,8 @@ struct attach_mark {
     uint64_t head;               /* delivery serial: live frames start behind it */
     uint64_t head_epoch;         /* of the stream that it is the head of */
     uint64_t attach_serial;      /* history serial */
+    uint64_t rewound_from, rewound_upto;   /* messages that a rewind has shown as of that head or
+                                              later, by their creates; 0: none */
     bool     has_head, has_attach_serial;
 };
 

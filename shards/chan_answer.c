@@ -57,7 +57,7 @@ static void send_cached(struct shard *sh, struct conn *c, struct chan *ch, struc
     frame_put(sh, &f);
 }
 
-void chan_refuse(struct shard *sh, struct conn *c, struct sub *s)
+void chan_refuse(struct shard *sh, struct conn *c, struct sub *s, bool full)
 {
     struct sub **at = &c->subs;
     while (*at != s) at = &(*at)->conn_next;
@@ -76,7 +76,8 @@ void chan_refuse(struct shard *sh, struct conn *c, struct sub *s)
         chan_sub_free(sh, s);
         chan_release(sh, ch);
     }
-    if (c->v2) conn_fail(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
+    if (c->v2 && full) conn_error(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
+    else if (c->v2) conn_fail(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
 }
 
 static void join(struct shard *sh, struct conn *c, struct sub *s, const struct letter *l)
@@ -120,6 +121,19 @@ static void settle_leaving(struct shard *sh, struct sub *s, const struct letter 
     chan_release(sh, ch);
 }
 
+/* A second rewind is put to the first only where the two meet: between them nothing was shown. */
+static void keep_rewound(struct attach_mark *m, const struct attach *a)
+{
+    if (a->rewound_upto == 0 || a->head_epoch != m->head_epoch) return;
+    if (m->rewound_upto == 0) {
+        m->rewound_from = a->rewound_from;
+        m->rewound_upto = a->rewound_upto;
+    } else if (a->rewound_from <= m->rewound_upto && m->rewound_from <= a->rewound_upto) {
+        m->rewound_from = u64_min(m->rewound_from, a->rewound_from);
+        m->rewound_upto = u64_max(m->rewound_upto, a->rewound_upto);
+    }
+}
+
 /* What of an attach is needed later. The first head stays: live frames have come since. */
 static void keep_mark(struct shard *sh, struct conn *c, struct sub *s, const struct attach *a)
 {
@@ -136,6 +150,7 @@ static void keep_mark(struct shard *sh, struct conn *c, struct sub *s, const str
     }
     s->mark->has_attach_serial = a->has_attach_serial;
     s->mark->attach_serial = a->attach_serial;
+    keep_rewound(s->mark, a);
 }
 
 /* The attach of a V2 subscribe has been answered and the socket has been told. */
@@ -190,7 +205,7 @@ static void tell(struct shard *sh, struct sub *s, const struct letter *l, struct
     if (!again) ch->asked_count--;
     if (l->arg[0] != HOME_OK) {
         if (again) refused_again(sh, c, s);
-        else chan_refuse(sh, c, s);
+        else chan_refuse(sh, c, s, l->arg[0] == HOME_FULL);
         return;
     }
     if (again) fan_finish(sh, ch);       /* the list must not overtake events that it includes */

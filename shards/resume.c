@@ -186,8 +186,14 @@ static void take_position(struct attach *a, const struct resume_item *item)
     memcpy(a->stream_id, item->a.stream_id, sizeof(a->stream_id));
 }
 
+/* Once the aggregate has left nothing is kept back any more: a replay would follow younger frames.
+ * The aggregate has named the channel as failed. */
 static void start_replay(struct shard *sh, struct conn *c, struct resume_item *item, struct sub *s)
 {
+    if (c->resume->answered) {
+        fail_replay(sh, c, item, "continuity_unverifiable", "not_subscribed");
+        return;
+    }
     gate(item, s);
     if (s->mark == NULL || !s->mark->has_head) {
         fail_replay(sh, c, item, "continuity_unverifiable", "version_stream_head_unavailable");

@@ -167,10 +167,15 @@ static bool check_presence(struct shard *sh, struct conn *c, struct ask *a)
     return true;
 }
 
-/* What a V2 subscribe asks beyond the channel must be allowed by the channel's policy. */
+/* What a subscribe asks beyond the channel must be V2's, and allowed by the channel's policy. */
 static bool check_policy(struct shard *sh, struct conn *c, struct ask *a)
 {
     struct conf_policy policy;
+    if (a->in.rewind) {
+        refuse(sh, c, a, PUSHER_CHANNEL,
+               "Channel error: Channel rewind is only supported on protocol V2");
+        return false;
+    }
     if (a->more.rewind == V2_REWIND_NONE && !a->more.annotations) return true;
     conf_policy_of(sh->conf, c->app, a->name, &policy);
     if (a->more.rewind != V2_REWIND_NONE && !policy.rewind) {
@@ -333,7 +338,9 @@ static bool read_data(const struct conn *c, const struct json_value *data, struc
 {
     if (!c->v2) return pusher_subscribe_parse(data, a->scratch, &a->in, error);
     if (!v2_subscribe_parse(data, a->scratch, &a->more, error)) return false;
-    a->in = (struct pusher_subscribe){a->more.channel, a->more.auth, a->more.channel_data};
+    a->in = (struct pusher_subscribe){
+        .channel = a->more.channel, .auth = a->more.auth, .channel_data = a->more.channel_data,
+    };
     return true;
 }
 

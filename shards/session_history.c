@@ -89,12 +89,13 @@ static bool read_page(struct shard *sh, struct conn *c, const struct request *q,
         conn_error(sh, c, PUSHER_GENERIC, "History limit must be greater than 0");
         return false;
     }
+    out->has_attach_serial = s->mark != NULL && s->mark->has_attach_serial;
+    if (out->has_attach_serial) out->attach_serial = s->mark->attach_serial;
     if (in->until_attach) {
-        if (s->mark == NULL || !s->mark->has_attach_serial) {
+        if (!out->has_attach_serial) {
             refuse(sh, c, q, PUSHER_GENERIC, "No attach_serial is recorded for channel ", "");
             return false;
         }
-        out->attach_serial = s->mark->attach_serial;
         out->end_serial = in->has_end ? u64_min(in->end_serial, out->attach_serial)
                                       : out->attach_serial;
         out->has_end = true;

@@ -194,6 +194,17 @@ static void moved(struct attach *a, uint64_t serial, struct slice message_id)
     a->position_id[message_id.bytes] = '\0';
 }
 
+/* A rewind has shown what became of the message: its versions would be added to that again. */
+static bool was_rewound(const struct stream_attach *job, uint64_t message)
+{
+    return job->replay && message >= job->a->rewound_from && message <= job->a->rewound_upto;
+}
+
+static uint64_t message_of(const struct record *r)
+{
+    return record_is_row(r) ? r->delivery : r->message;
+}
+
 static bool put_hot(struct shard *sh, struct blob *b, struct stream_attach *job)
 {
     struct stream *st = job->st;
@@ -202,6 +213,7 @@ static bool put_hot(struct shard *sh, struct blob *b, struct stream_attach *job)
         const struct stream_entry *e = stream_ring_at(st, i);
         if (e->serial <= a->serial || e->serial > job->head) continue;
         moved(a, e->serial, slice_str(e->message_id));
+        if (was_rewound(job, e->message != 0 ? e->message : e->delivery)) continue;
         if (a->full && e->data_bytes > 0) {
             struct record whole;
             const struct stream_aggregate *g = aggregate_of(job, e->message, e->delivery);
@@ -334,6 +346,7 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
             v2_serial_write(id, r.time_ms, job->st->node, r.delivery);
             moved(job->a, serial, slice_str(id));
         }
+        if (was_rewound(job, message_of(&r))) continue;
         bool has = r.kind == RECORD_APPEND && (r.flags & RECORD_WHOLE) == 0 &&
                    context_of(&ms, all, r.context, &context);
         struct stream_base *base = stream_base_of(&bs, &r);
@@ -347,6 +360,15 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
     marks_free(sh, &ms);
     stream_bases_free(sh, &bs);
     return good && !b->failed;
+}
+
+/* What a subscription that stands asks for again must not be older than what it was sent while the
+ * lane was read. Who was changed meanwhile is in memory. */
+static void bring_up(struct shard *sh, const struct stream_attach *job, struct record *r)
+{
+    if (job->replay || (job->letter.arg[1] & HOME_AGAIN) == 0) return;
+    const struct stream_message *m = stream_message_find(sh, job->st, message_of(r));
+    if (m != NULL && m->fold.started && m->fold.delivery > r->delivery) fold_record(&m->fold, r);
 }
 
 /* Rows stand as they were asked for, newest first; they are sent oldest first. */
@@ -369,14 +391,20 @@ static bool put_rewound(struct shard *sh, struct blob *b, struct stream_attach *
     }
     for (uint32_t i = 0; good && i < rows.count; i++) {
         uint32_t index = read->newest_first ? rows.count - 1 - i : i;
-        good = record_peek(slice_skip(all, rows.list[index].at), &r, &bytes) == RECORD_OK &&
-               stream_blob_record(sh, job->st, b, &r, NULL);
+        good = record_peek(slice_skip(all, rows.list[index].at), &r, &bytes) == RECORD_OK;
+        if (!good) break;
+        bring_up(sh, job, &r);
+        good = stream_blob_record(sh, job->st, b, &r, NULL);
+        job->a->rewound_upto = message_of(&r);
+        if (i == 0) job->a->rewound_from = job->a->rewound_upto;
     }
     job->historical = rows.count;
     marks_free(sh, &rows);
     return good;
 }
 
+/* Says where live frames begin: clients take the last serial that they saw for their position, and
+ * the last message of a rewind may be older than what has become of one before it. */
 static bool put_complete(struct shard *sh, struct blob *b, const struct stream_attach *job)
 {
     const struct attach *a = job->a;
@@ -401,6 +429,10 @@ static bool put_complete(struct shard *sh, struct blob *b, const struct stream_a
         .event_json = slice_str("\"sockudo:rewind_complete\""), .channel = home_name(job->home),
         .data_json = slice_of(text, (uint32_t)n), .message_id = slice_str(id),
     };
+    if (job->st != NULL && job->st->policy->recovery) {
+        o.stream_id = slice_str(stream_id(job->st));
+        o.serial = stream_serial(job->st, &job->st->now);
+    }
     return stream_blob_event(b, &o);
 }
 

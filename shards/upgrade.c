@@ -8,7 +8,7 @@
 
 #include <stdio.h>
 
-enum { KEY_BYTES_MAX = 256, SUBPROTOCOL_BYTES_MAX = 128 };
+enum { KEY_BYTES_MAX = 256, SUBPROTOCOL_BYTES_MAX = 128, VALUE_BYTES_MAX = 64 };
 
 struct attempt {                         /* what the request asks for */
     uint8_t      key_bytes[KEY_BYTES_MAX];
@@ -39,12 +39,24 @@ static bool protocol_number(struct slice v, uint32_t *out)
     return n <= 255;
 }
 
+/* The next parameter, its value decoded into `bytes`. One that is malformed, or longer than any
+ * that is read here, stays as it is. */
+static bool next_parameter(struct slice *rest, struct slice *name, struct slice *value,
+                           uint8_t bytes[VALUE_BYTES_MAX])
+{
+    if (!http_query_next(rest, name, value)) return false;
+    int64_t n = value->bytes <= VALUE_BYTES_MAX ? http_decode(*value, true, bytes) : -1;
+    if (n >= 0) *value = slice_of(bytes, (uint32_t)n);
+    return true;
+}
+
 /* NULL when fine, else the text of the 400. The protocol says how the others are read. */
 static const char *read_protocol(const struct http_request *r, struct attempt *a)
 {
     struct slice rest = r->query, name, value;
+    uint8_t bytes[VALUE_BYTES_MAX];
     uint32_t protocol = 7;
-    while (http_query_next(&rest, &name, &value)) {
+    while (next_parameter(&rest, &name, &value, bytes)) {
         if (slice_is(name, "protocol") && !protocol_number(value, &protocol)) {
             return "Invalid protocol parameter";
         }
@@ -56,8 +68,9 @@ static const char *read_protocol(const struct http_request *r, struct attempt *a
 static const char *read_query(const struct http_request *r, struct attempt *a)
 {
     struct slice rest = r->query, name, value;
+    uint8_t bytes[VALUE_BYTES_MAX];
     const char *error = read_protocol(r, a);
-    while (error == NULL && http_query_next(&rest, &name, &value)) {
+    while (error == NULL && next_parameter(&rest, &name, &value, bytes)) {
         if (slice_is(name, "token")) a->token = true;
         if (a->v2) {
             v2_query_take(&a->query, name, value, &error);

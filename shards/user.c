@@ -1,6 +1,7 @@
 #include "shards/user.h"
 
 #include "proto/sign.h"
+#include "shards/actor.h"
 #include "shards/session_v2.h"
 
 #include <stdio.h>
@@ -361,6 +362,9 @@ static void check_user_data(struct shard *sh, struct conn *c, struct slice auth,
     } else if (in.id.text_bytes > USER_ID_BYTES_MAX) {
         refuse(sh, c, PUSHER_UNAUTHORIZED,
                "Authentication error: User id exceeds maximum length of 128");
+    } else if (c->v2 && !actor_capabilities_valid(data)) {
+        refuse(sh, c, PUSHER_UNAUTHORIZED,
+               "Authentication error: Invalid capabilities in user_data");
     } else {
         sign_in(sh, c, &in, data);
     }

@@ -32,6 +32,7 @@ struct want_page {                     /* history pages, versions, lists: alread
     int64_t  time_from_ms, time_upto_ms;
     struct slice cursor;               /* as given; ptr NULL: none */
     bool     until_attach, on_socket;  /* socket: differences of section 7's last paragraph */
+    bool     has_attach_serial;
     uint64_t attach_serial;
     bool     has_at_serial, has_at_time;     /* presence snapshot */
     uint64_t at_serial;

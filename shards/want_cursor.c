@@ -32,7 +32,7 @@ void want_write_bounds(struct api_text *t, const struct want_page *p, bool with_
     write_time(t, "end_time_ms", p->has_time_upto, p->time_upto_ms);
     if (with_attach) {
         api_text_str(t, p->until_attach ? ",\"until_attach\":true," : ",\"until_attach\":false,");
-        want_write_null(t, "attach_serial", p->until_attach, p->attach_serial);
+        want_write_null(t, "attach_serial", p->has_attach_serial, p->attach_serial);
     }
     api_text_str(t, "}");
 }

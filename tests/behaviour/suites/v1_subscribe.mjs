@@ -84,6 +84,12 @@ s.test('names of V2 features', async (t) => {
   for (const name of ['orders-*', '[meta]orders']) {
     await refuse(ws, name, 4300, /^Channel error: .*only supported on protocol V2/);
   }
+  const channel = t.name();
+  ws.send({ event: 'pusher:subscribe', data: { channel, rewind: 5 } });
+  await expect_refused(ws, channel, 4300,
+                       'Channel error: Channel rewind is only supported on protocol V2');
+  ws.send({ event: 'pusher:subscribe', data: { channel, rewind: null, filter: {}, modes: 1 } });
+  assert.equal((await ws.next()).event, 'pusher_internal:subscription_succeeded');
 });
 s.test('an empty name', async (t) => {
   const ws = await t.open();

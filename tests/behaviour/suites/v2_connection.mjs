@@ -37,13 +37,14 @@ s.test('the subprotocol is echoed', async (t) => {
 
 const good = ['', 'format=json', 'format=JSON', 'format=', 'echo_messages=true',
   'echo_messages=false', 'append_mode=', 'append_mode=delta', 'append_mode=full',
-  'append_rollup_window=0', 'append_rollup_window=500', 'flash=false&anything=else'];
+  'append_rollup_window=0', 'append_rollup_window=500', 'flash=false&anything=else',
+  'format=%20Json+', 'append_mode=%66ull', 'version=%zz'];
 for (const query of good) {
   s.test(`"${query}" opens`, (t) => open_v2(t, v2_app, query));
 }
 const bad = ['echo_messages=yes', 'echo_messages=TRUE', 'echo_messages=', 'append_mode=both',
   'append_mode=FULL', 'append_rollup_window=41', 'append_rollup_window=x', 'format=xml',
-  'format=msgpack', 'format=protobuf'];
+  'format=msgpack', 'format=protobuf', 'append_mode=f%75', 'format=js%6'];
 for (const query of bad) {
   s.test(`"${query}" is refused with 400 before the upgrade`, async (t) => {
     const { responses } = await t.raw(upgradeRequest(path_v2(v2_app, query)).text, { count: 1 });

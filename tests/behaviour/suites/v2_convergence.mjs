@@ -9,7 +9,7 @@ import { assert } from '../expect.mjs';
 import { mem, mem_config, reader, v2 } from '../memory.mjs';
 import { converge } from '../converge.mjs';
 import { create, mutate, read_channel } from '../stored.mjs';
-import { RESUME_ORDERS, View } from '../v2_client.mjs';
+import { RESUME_ORDERS, View, header } from '../v2_client.mjs';
 
 const PAGE = 500;
 const COLD_MAX = 300;
@@ -82,6 +82,7 @@ s.test('rewind plus live is everything, while publishes run at full speed', asyn
       const m = await ws.next((f) => f.channel === channel && f.event !== success.event);
       if (m.event === 'sockudo:rewind_complete') {
         assert.equal(m.data.historical_count, messages.length);
+        assert.deepEqual([m.stream_id, m.serial], [success.stream_id, view.next - 1]);
         break;
       }
       if (m.serial <= success.serial) {
@@ -103,6 +104,23 @@ s.test('rewind plus live is everything, while publishes run at full speed', asyn
     view.check_skipped(stored);
     for (const [id, m] of view.messages) assert.equal(m.data, stored.messages.get(id).item.data);
   }
+});
+
+s.test('a rewind of a subscription that stands shows nothing older than it was sent', async (t) => {
+  const { channel, stop } = await speaking(t);
+  const ws = await v2(t), shown = new Map();
+  await ws.subscribe(channel);
+  for (let n = 0; n < 30; n++) {
+    ws.send(ws.subscribe_frame(channel, { rewind: 20 }));
+    for (let m; m?.event !== 'sockudo:rewind_complete';) {
+      m = await ws.next((f) => f.channel === channel);
+      if (!header(m, 'version_serial')) continue;
+      const id = header(m, 'message_serial');
+      assert.ok(m.serial >= (shown.get(id) ?? 0), `${m.event} ${m.serial} of ${shown.get(id)}`);
+      shown.set(id, m.serial);
+    }
+  }
+  await stop();
 });
 
 s.test('resume in every order is exact while publishes run at full speed', async (t) => {

@@ -3,6 +3,7 @@
  * Source   spec/protocol-v2.md 3, 4.3, 9.3, 9.4, appendix B Q1; spec/settled.md 19.
  */
 import { suite } from '../runner.mjs';
+import { app_entry } from '../apps.mjs';
 import { assert, eventually, is_event } from '../expect.mjs';
 import { join } from '../clients.mjs';
 import { OP, frame } from '../ws_raw.mjs';
@@ -10,7 +11,9 @@ import { expect_error_v2, expect_nothing_v2, is_success, join_v2, leave_v2, open
          subscribe_v2, v2_app } from '../v2_raw.mjs';
 
 const GRACE_MS = 2000;
-const s = suite('v2 presence', { parallel: 12, config: { app_manager: { array: { apps: [v2_app] } },
+const small = app_entry('vsmall', { limits: { max_presence_members_per_channel: 2 } });
+const s = suite('v2 presence', { parallel: 12, config: { app_manager: { array: {
+  apps: [v2_app, small] } },
   presence: { v2_ungraceful_timeout_seconds: GRACE_MS / 1000 } } });
 const ADDED = 'sockudo_internal:member_added';
 const REMOVED = 'sockudo_internal:member_removed';
@@ -36,6 +39,21 @@ s.test('the success lists everyone, the joiner included', async (t) => {
   assert.deepEqual([...presence.ids].sort(), ['u1', 'u2']);
   assert.deepEqual(presence.hash, { u1: { n: 1 }, u2: {} });
   assert.equal(presence.count, 2);
+});
+s.test('a full channel: 4100, and the socket stays; a member may come again', async (t) => {
+  const channel = t.name('presence-');
+  const sockets = [];
+  for (let i = 0; i < 4; i++) sockets.push(await open_v2(t, small));
+  const [a, b, c, d] = sockets;
+  await join_v2(a, channel, member('u1'));
+  await join_v2(b, channel, member('u2'));
+  subscribe_v2(c, channel, member('u3'));
+  await expect_error_v2(c, 4100, 'Over capacity');
+  await expect_nothing_v2(c);
+  await join_v2(d, channel, member('u2'));
+  leave_v2(a, channel);
+  await b.until(REMOVED);
+  await join_v2(c, channel, member('u3'));
 });
 s.test('member_added and member_removed, byte for byte, to the others only', async (t) => {
   const channel = t.name('presence-');
@@ -97,7 +115,10 @@ s.test('V1 members hear nothing of it, newcomers see the new info', async (t) =>
     const { data } = await two.until(UPDATED);
     assert.deepEqual(JSON.parse(data), { user_id: 'u2', user_info: info });
   }
-  assert.deepEqual((await one.flush()).map((m) => m.event), ['pusher_internal:member_added']);
+  await t.publish(v2_app, channel, 'after');
+  const heard = [];
+  while (heard.at(-1) !== 'after') heard.push((await one.next()).event);
+  assert.deepEqual(heard, ['pusher_internal:member_added', 'after']);
   const m = await join_v2(late, channel, member('u3'));
   assert.deepEqual(JSON.parse(m.data).presence.hash.u2, { n: 2, text: 'ü"' });
 });

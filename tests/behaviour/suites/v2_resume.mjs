@@ -358,6 +358,25 @@ s.test('append_mode=full: a replay shows whole texts', async (t) => {
   }
 });
 
+s.test('a repeated subscribe is answered behind what the resume keeps back', async (t) => {
+  const [a, b] = [await filled(t, 2), await filled(t, 1)];
+  const ws = await open_v2(t, app);
+  subscribe_v2(ws, a.channel);
+  await ws.until(SUCCEEDED);
+  ws.send(resume({ [a.channel]: { stream_id: a.stream_id, serial: 1 },
+                   [b.channel]: { stream_id: b.stream_id, serial: 0 } }));   /* waits for b */
+  assert.equal((await ws.next()).serial, 2, 'the replay of a');
+  await t.publish(app, a.channel, 'ev', 'kept');
+  subscribe_v2(ws, a.channel);
+  await expect_nothing_v2(ws);
+  subscribe_v2(ws, b.channel);
+  const { recovered } = await until_aggregate(ws);
+  assert.equal(recovered.length, 2);
+  assert.equal((await ws.next()).serial, 3, 'what was kept');
+  const again = await ws.next();
+  assert.deepEqual([again.event, again.channel, again.serial], [SUCCEEDED, a.channel, 3]);
+});
+
 const large = suite('v2 resume, large replays', { parallel: 1, config: mem_config });
 large.test('a reader who is still reading what he asked for is not too slow', async (t) => {
   const [CHANNELS, ROWS, LIVE] = [4, 380, 1500];
@@ -382,3 +401,33 @@ large.test('a reader who is still reading what he asked for is not too slow', as
   const replayed = count('live');
   for (let i = replayed; i < LIVE; i++) assert.equal((await ws.next()).event, 'live');
 });
+
+large.test('append_mode=full: hundreds of messages that grew meanwhile come as whole texts',
+  async (t) => {
+    const COUNT = 600;                       /* more than the ring holds: read from the store */
+    const { channel, stream_id } = await filled(t, 0);
+    const each = async (fn) => {
+      for (let i = 0; i < COUNT; i += 20) {
+        await Promise.all(Array.from({ length: 20 }, (_, k) => fn(i + k)));
+      }
+    };
+    const serials = [];
+    await each(async (i) => {
+      const r = await t.api(app, 'POST', '/events', { body: { name: 'ev', channel, data: `<${i}`,
+                                                              info: 'subscription_count' } });
+      serials[i] = r.json.channels[channel].message_serial;
+    });
+    await each(async (i) => {
+      const at = `/channels/${channel}/messages/${encodeURIComponent(serials[i])}/append`;
+      const r = await t.api(app, 'POST', at, { body: { data: `${i}>` } });
+      assert.equal(r.status, 200, r.text);
+    });
+    const ws = await open_v2(t, app, 'append_mode=full');
+    in_one_write(ws, [resume({ [channel]: { stream_id, serial: COUNT } }),
+                      subscribe(ws, channel)]);
+    const { before, recovered, failed } = await until_aggregate(ws, 20000);
+    assert.deepEqual(failed, []);
+    assert.equal(recovered[0].source, 'cold');
+    const texts = before.filter((m) => m.event !== SUCCEEDED).map((m) => m.data).sort();
+    assert.deepEqual(texts, Array.from({ length: COUNT }, (_, i) => `<${i}${i}>`).sort());
+  });

@@ -94,6 +94,29 @@ for (const [what, come_back] of Object.entries({
     await expect_nothing_v2(ws);
   });
 }
+for (const signed_in of ['long before', 'in the same write']) {
+  s.test(`a user's own channel: a subscribe behind the aggregate, sign-in ${signed_in}`,
+    async (t) => {
+    const { id, channel, stream_id } = await missed_one(t);
+    const ws = await open_v2(t, app);
+    const at_once = signed_in !== 'long before';
+    if (!at_once) await sign_in_v2(ws, { id });
+    ws.send(resume({ [channel]: { stream_id, serial: 1 } }));
+    const { failed } = await until_aggregate(ws);
+    assert.deepEqual(failed.map((f) => f.reason), ['not_subscribed']);
+    in_one_write(ws, at_once ? [sign_in(ws, id), subscribe(channel)] : [subscribe(channel)]);
+    const told = [];
+    while (told.length < 2) {
+      const m = await ws.next();
+      if (m.event !== 'sockudo:signin_success') told.push(m);
+    }
+    assert.deepEqual(told.map((m) => m.event).sort(), ['sockudo:resume_failed', SUCCEEDED]);
+    const failure = told.find((m) => m.event !== SUCCEEDED);
+    assert.equal(JSON.parse(failure.data).reason, 'not_subscribed');
+    await t.publish(app, channel, 'ev', '3');
+    assert.equal((await ws.next()).serial, 3, 'the gate is open');
+  });
+}
 s.test("a rewind of a user's own channel while the sign-in is under way", async (t) => {
   const { id, channel } = await missed_one(t);
   const ws = await open_v2(t, app);
@@ -141,6 +164,38 @@ for (const [what, [first, changes]] of Object.entries({
       ws.destroy();
     }
   });
+}
+
+/* ---- a rewind, and behind it a resume ---- */
+
+for (const query of ['', 'append_mode=full']) {
+  for (const [source, others] of [['hot', 0], ['cold', RING]]) {
+    s.test(`what a rewind has shown is not replayed: ${source}, ${query}`, async (t) => {
+      const channel = t.name();
+      const first = await open_v2(t, app);
+      const { stream_id } = await join_v2(first, channel);
+      const [a, b] = [await create(t.port, app, channel, 'a'),
+                      await create(t.port, app, channel, 'b')];
+      for (const { message_serial } of [a, b, b]) {
+        await mutate(t.port, app, channel, message_serial, 'append', { data: '+' });
+      }
+      for (let i = 0; i < others; i++) await t.publish(app, channel, 'other', 'c');
+      const ws = await open_v2(t, app, query);
+      await join_v2(ws, channel, { rewind: others + 1 });
+      const shown = [];
+      while (shown.at(-1)?.event !== 'sockudo:rewind_complete') shown.push(await ws.next());
+      assert.deepEqual(shown.slice(0, -1).map((m) => m.data), ['b++', ...Array(others).fill('c')]);
+      ws.send(resume({ [channel]: { stream_id, serial: 2 } }));
+      const { before, recovered } = await until_aggregate(ws);
+      assert.deepEqual(before.map((m) => [m.serial, m.extras.headers.sockudo_message_serial]),
+                       [[3, a.message_serial]]);
+      assert.deepEqual([recovered[0].source, recovered[0].replayed, recovered[0].position.serial],
+                       [source, 1, 5 + others]);
+      await mutate(t.port, app, channel, b.message_serial, 'append', { data: '!' });
+      const live = await ws.next();
+      assert.deepEqual([live.serial, live.data], [6 + others, query ? 'b++!' : '!']);
+    });
+  }
 }
 
 /* ---- bounds ---- */

@@ -6,7 +6,7 @@
 import { suite } from '../runner.mjs';
 import { assert, is_event } from '../expect.mjs';
 import { app_entry } from '../apps.mjs';
-import { join, subscribe_frame } from '../clients.mjs';
+import { join, subscribe_frame, user_auth } from '../clients.mjs';
 import { mem, mem_config } from '../memory.mjs';
 import { OP, frame } from '../ws_raw.mjs';
 import { SUCCEEDED, UUID, expect_error_v2, expect_nothing_v2, flush_v2, is_success, join_v2,
@@ -323,6 +323,21 @@ s.test('capabilities of user_data narrow what a socket may do', async (t) => {
   subscribe_v2(ws, 'presence-open:b', { member: { user_id: 'u' } });
   await expect_error_v2(ws, 4009, /^Authentication error: Connection is not allowed to /);
 });
+s.test('capabilities that cannot be read: the sign-in is refused', async (t) => {
+  const ws = await open_v2(t, named);
+  const bad = ['"subscribe"', '[]', '{"subscribe":"open:*"}', '{"history":[1]}',
+    '{"subscribe":["open:*"],"subscribe":null}', '{},"capabilities":{}',
+    '{"message_update_own":[],"message-update-own":[]}'];
+  for (const capabilities of bad) {
+    const user_data = `{"id":"u","capabilities":${capabilities}}`;
+    ws.send({ event: 'sockudo:signin',
+              data: { user_data, auth: user_auth(ws.app, ws.socket_id, user_data) } });
+    await expect_error_v2(ws, 4009, 'Authentication error: Invalid capabilities in user_data');
+  }
+  for (const capabilities of [null, {}, { subscribe: null, presence: ['*'], 'other-key': 1 }]) {
+    await sign_in_v2(ws, { id: t.name('u'), capabilities });
+  }
+});
 
 /* ---- channels with memory ---- */
 
@@ -365,6 +380,22 @@ m.test('rewind: history behind the success, rewind_complete, then live', async (
     assert.equal(complete.data.historical_count, 3);
     await expect_nothing_v2(ws);
   }
+});
+m.test('a rewind ends at the head, whatever its last message is', async (t) => {
+  const channel = t.name();
+  const { channels } = await t.publish(mem.app, channel, 'ev', 'b', { info: 'user_count' });
+  await t.publish(mem.app, channel, 'ev', 'c');
+  for (const data of ['x', 'y']) {
+    const path = `/channels/${channel}/messages/${channels[channel].message_serial}/append`;
+    const r = await t.api(mem.app, 'POST', path, { body: { data } });
+    assert.equal(r.status, 200, r.text);
+  }
+  const ws = await open_v2(t, mem.app);
+  const { stream_id } = await join_v2(ws, channel, { rewind: 10 });
+  const frames = [await ws.next(), await ws.next(), await ws.next()];
+  assert.deepEqual(frames.map((f) => [f.serial, f.stream_id]),
+                   [[4, stream_id], [2, stream_id], [4, stream_id]]);
+  assert.equal(frames[2].event, 'sockudo:rewind_complete');
 });
 m.test('V1 sees a channel with memory as it always did', async (t) => {
   const channel = t.name();
@@ -410,7 +441,11 @@ m.test('channel_history: pages, and what is refused', async (t) => {
   assert.deepEqual(page.data.items.map((i) => i.serial), [3, 2]);
   assert.equal(page.data.bounds.attach_serial, 3);
   ws.send({ event: 'channel_history', data: { channel, params: { direction: 'forward' } } });
-  assert.deepEqual((await ws.next()).data.items.map((i) => i.serial), [1, 2, 3, 4]);
+  const whole = await ws.next();
+  assert.deepEqual(whole.data.items.map((i) => i.serial), [1, 2, 3, 4]);
+  assert.deepEqual(whole.data.bounds, { start_serial: null, end_serial: null, start_time_ms: null,
+                                        end_time_ms: null, until_attach: false,
+                                        attach_serial: 3 });
   ask({ channel, limit: 0 });
   await expect_error_v2(ws, 4000, /limit/);
   ask({ channel, start_serial: 3, end_serial: 2 });

@@ -75,6 +75,29 @@ static void lists_grant(void **state)
     }
 }
 
+/* What cannot be read must not be taken for what was left out. */
+static void lists_must_be_readable(void **state)
+{
+    static const char *const good[] = {
+        "{\"id\":\"u\"}", "{\"capabilities\":null}", "{\"capabilities\":{}}",
+        "{\"capabilities\":{\"publish\":null,\"history\":[],\"presence\":[\"a\",\"b*\"]}}",
+        "{\"capabilities\":{\"unknown\":7}}",
+    };
+    static const char *const bad[] = {
+        "{\"capabilities\":[]}", "{\"capabilities\":\"publish\"}", "{\"capabilities\":true}",
+        "{\"capabilities\":{\"publish\":\"*\"}}", "{\"capabilities\":{\"history\":[1]}}",
+        "{\"capabilities\":{\"annotation_publish\":[],\"annotation-publish\":[\"*\"]}}",
+        "{\"capabilities\":{\"publish\":[]},\"capabilities\":{}}",
+    };
+    (void)state;
+    for (uint32_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+        if (!actor_capabilities_valid(slice_str(good[i]))) fail_msg("%s", good[i]);
+    }
+    for (uint32_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        if (actor_capabilities_valid(slice_str(bad[i]))) fail_msg("%s", bad[i]);
+    }
+}
+
 enum { CONNS = 50 };
 
 static void ids_lead_back(void **state)
@@ -113,6 +136,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(patterns_have_one_star),
         cmocka_unit_test(nothing_is_compared_with_nothing), cmocka_unit_test(lists_grant),
+        cmocka_unit_test(lists_must_be_readable),
         cmocka_unit_test(ids_lead_back),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
