@@ -1,6 +1,8 @@
 /* When all is quiet: the server's books agree with each other and with what clients were told. */
 #include "tests/sim/client.h"
 
+#include "shards/annotation_book.h"
+#include "shards/presence_log_parts.h"
 #include "shards/stream.h"
 #include "shards/user.h"
 
@@ -76,13 +78,16 @@ static void check_stream(const struct stream *st)
          "%s is at %llu, and would go on at %llu", name, (unsigned long long)st->now.delivery,
          (unsigned long long)st->next.delivery);
     MUST(!st->relaxed || st->stored.delivery == st->now.delivery, "%s has shown too much", name);
+    MUST(!st->degraded, "%s is said to be damaged", name);
     for (uint32_t i = 0; i + 1 < st->ring_count; i++) {
         const struct stream_entry *a = &st->ring[(st->ring_first + i) & (st->ring_room - 1)];
         const struct stream_entry *b = &st->ring[(st->ring_first + i + 1) & (st->ring_room - 1)];
         MUST(b->delivery == a->delivery + 1, "the ring of %s has a gap", name);
     }
     for (const struct stream_message *m = st->messages; m != NULL; m = m->next) {
-        MUST(m->flying == 0 && !m->loading && !m->barrier, "a message of %s is not at rest", name);
+        MUST(m->flying == 0 && !m->loading && !m->barrier, "message %llu of %s is not at rest: %u "
+             "fly, loading %d, barrier %d", (unsigned long long)m->message, name, m->flying,
+             m->loading, m->barrier);
         MUST(!m->fold.started || m->next_delivery == m->fold.delivery, "%s: a message", name);
     }
 }
@@ -232,11 +237,22 @@ void check_quiet(void)
 
 void check_empty(void)
 {
-    for (uint32_t i = 0; i < world.shards; i++) stream_forget_idle(shard_at(i));
+    for (uint32_t i = 0; i < world.shards; i++) {
+        uint64_t mark = shard_at(i)->heap_mark;
+        stream_forget_idle(shard_at(i));
+        shard_at(i)->heap_mark = 0;      /* as if memory were short */
+        annotation_tick(shard_at(i));
+        shard_at(i)->heap_mark = mark;
+    }
     check_quiet();
     for (uint32_t i = 0; i < world.shards; i++) {
         struct shard *sh = shard_at(i);
         MUST(ring_sim_socks(sh->re.ring) == 0, "shard %u has sockets left", i);
+        for (uint32_t a = 0; a < WORLD_APPS; a++) {
+            const struct home *h = sh->homes_of_app[a];
+            MUST(h == NULL, "shard %u: %s of app %u is left: %u subscribers, %u pins", i, h->name,
+                 a, h->subs_count, h->pins);
+        }
         MUST(sh->homes.nodes_count == 0 && sh->members.nodes_count == 0 &&
                  sh->chans.nodes_count == 0 && sh->ops_count == 0 && sh->cache_bytes == 0,
              "shard %u: %u homes, %u members, %u channels, %u ops left", i, sh->homes.nodes_count,
@@ -244,6 +260,10 @@ void check_empty(void)
         MUST(sh->fan_jobs == 0 && sh->fan_waiting == 0, "shard %u: %u fan-outs, %llu visits left",
              i, sh->fan_jobs, (unsigned long long)sh->fan_waiting);
         uint64_t kept = world.baseline[i] + (sh->watched_room > 0);   /* grows, and stays */
+        /* A store that is full takes no events: they wait, behind each other. */
+        MUST(sh->presence_log->pending_count == 0 || world.conf.history_max_bytes > 0,
+             "shard %u: events wait for the log", i);
+        kept += sh->presence_log->pending_count + sh->presence_log->rooms.nodes_count;
         MUST(heap_used_objects(sh->heap) == kept, "shard %u leaks %lld objects", i,
              (long long)(heap_used_objects(sh->heap) - kept));
     }

@@ -142,6 +142,7 @@ void client_event(struct client *c, uint32_t channel)
 {
     char text[512];
     uint32_t id = world_message(c->app, channel, c->number);
+    world.messages[id].sender = c->number;
     int n = snprintf(text, sizeof(text),
                      "{\"event\":\"client-e\",\"channel\":\"%s\",\"data\":%s#m%u;%*s\"}}",
                      world_name(channel), "{ \"v\" : \"", id, (int)below(200), "");

@@ -36,7 +36,10 @@ void tale_turn_within(void)
 static void step(void)
 {
     uint32_t what = below(1000);
-    if (what < 380) {
+    if (tale.wild && maybe(300)) {
+        tale_wild_act();
+        tale_wild_read();
+    } else if (what < 380) {
         world_turn(below(world.shards));
     } else if (what < 540) {
         tale_backend_act();
@@ -67,6 +70,7 @@ static void kill_server(void)
     world_copy_after(0);
     tale_clients_cut();
     tale_backend_cut();
+    tale_wild_cut();
     world_stop(true);
     tale_model_lost(true);
     tale.kills++;
@@ -79,6 +83,7 @@ static void stop_server(void)
     else tale_settle();
     tale_clients_close();
     tale_backend_close();
+    tale_wild_close();
     world_settle(tale_settle_read);
     world_stop(false);
     tale_model_lost(false);
@@ -111,6 +116,8 @@ void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
         .disarm = below(64), .short_send = maybe(512) ? below(32) : 0,
     };
     tale.failing = maybe(512);
+    tale.wild = maybe(512);
+    tale_wild_open();
     clock_sim_ns = 1000000000;
     clock_sim_wall_ms = 0;
     world.shards = shards > 0 ? shards : counts[below(4)];
@@ -133,6 +140,7 @@ void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
     tale_audit();
     tale_clients_close();
     tale_backend_close();
+    tale_wild_close();
     for (uint32_t i = 0; i < 4; i++) {
         world_settle(tale_settle_read);
         world_pass(40000000);            /* what is kept for a time runs out */

@@ -5,7 +5,8 @@
  *          with their positions (tale_client.c, tale_frame.c), the process dies at random moments
  *          or stops, and starts again on any number of shards (tale.c). The model (tale_model.c)
  *          holds what anybody was told, by channel and serial; when all is quiet the audit
- *          (tale_audit.c) reads everything back and compares.
+ *          (tale_audit.c) reads everything back and compares. In half of the worlds others do
+ *          whatever can be done to channels of their own (tale_wild.c).
  * Checks   A position of a stream stands for one operation for ever; operations happen at most
  *          once, those that were acknowledged exactly once; serials have no gap; a socket gets
  *          every serial behind its position once and in order, or is told that it cannot; what was
@@ -62,6 +63,7 @@ struct tale {
     struct tale_log logs[WORLD_APPS][TALE_CHANNELS];
     uint32_t        lives, kills, shards_max;
     bool            failing;         /* commits may fail in this world */
+    bool            wild;            /* tale_wild.c has a part in it */
     uint32_t        fail_commit;     /* in 1024: commits that fail */
     uint32_t        store_pace;      /* in 1024: store steps per turn; 0: the lanes stand still */
     uint32_t        hold;            /* in 1024: what lanes say stays on its way for a step */
@@ -141,8 +143,9 @@ struct tale_ear {                    /* what a socket knows of a channel */
     uint32_t replayed, along;        /* frames below `first`; behind it, with or after the replay
                                         that came with the success */
     uint32_t rewind, rewound;        /* messages asked for with the subscribe; come */
-    uint64_t rewound_create;         /* the last one's create */
-    uint64_t floor;                  /* what was told to anybody before the subscribe */
+    uint64_t rewound_from, rewound_upto;   /* the creates of the first and the last of them */
+    uint64_t floor;                  /* what was told to anybody before the subscribe, */
+    char     floor_stream[TALE_STREAM_BYTES];    /* of this stream */
     uint64_t skipped[TALE_SKIPPED];  /* full mode: serials that were left out for newer ones */
     uint32_t skipped_count;
     /* V1: the creates that it heard */
@@ -181,6 +184,17 @@ void tale_frame(struct tale_client *c, uint8_t opcode, const uint8_t *payload, u
 /* Copies what stands between `before` and the next quote. */
 bool tale_between(const char *text, const char *before, char *out, size_t room);
 uint64_t tale_number(const char *text, const char *before);   /* 0: not there */
+
+void tale_write_frame(struct sim_peer *p, uint8_t opcode, const void *payload, uint32_t bytes);
+
+/* ---- tale_wild.c ---- */
+
+void tale_wild_open(void);
+void tale_wild_act(void);
+bool tale_wild_read(void);
+uint32_t tale_wild_waiting(void);
+void tale_wild_close(void);
+void tale_wild_cut(void);
 
 /* ---- tale_backend.c ---- */
 

@@ -7,7 +7,8 @@ enum { SETTLE_ROUNDS = 40, RESUME_MS = 6000, PROBE_MS = 1500 };
 
 bool tale_settle_read(void)
 {
-    bool any = tale_backend_read();
+    bool any = tale_backend_read(), wild = tale_wild_read();
+    any = any || wild;
     for (uint32_t i = 0; i < TALE_CLIENTS; i++) {
         if (tale_client_read(&tale_clients[i], true)) any = true;
     }
@@ -19,6 +20,7 @@ static const char *waits(void)
 {
     static char text[128];
     if (tale_backend_waiting() > 0) return "a backend";
+    if (tale_wild_waiting() > 0) return "a wild backend";
     for (uint32_t i = 0; i < TALE_CLIENTS; i++) {
         const struct tale_client *c = &tale_clients[i];
         for (uint32_t k = 0; c->peer != NULL && k < TALE_CHANNELS; k++) {

@@ -24,11 +24,11 @@ void tale_clients_open(void)
 
 /* ---- saying ---- */
 
-static void send_frame(struct tale_client *c, uint8_t opcode, const void *payload, uint32_t bytes)
+void tale_write_frame(struct sim_peer *p, uint8_t opcode, const void *payload, uint32_t bytes)
 {
     uint8_t head[8] = {(uint8_t)(0x80 | opcode)}, *body;
     uint32_t n = 2, mask = (uint32_t)rng_next(&ring_sim_rng);
-    ASSERT(bytes < 65536 && c->peer != NULL);
+    ASSERT(bytes < 65536 && p != NULL);
     head[1] = (uint8_t)(0x80 | (bytes < 126 ? bytes : 126));
     if (bytes >= 126) {
         head[2] = (uint8_t)(bytes >> 8);
@@ -36,17 +36,17 @@ static void send_frame(struct tale_client *c, uint8_t opcode, const void *payloa
         n = 4;
     }
     memcpy(head + n, &mask, 4);
-    sim_pipe_put(&c->peer->to_server, head, n + 4);
-    sim_pipe_put(&c->peer->to_server, payload, bytes);
+    sim_pipe_put(&p->to_server, head, n + 4);
+    sim_pipe_put(&p->to_server, payload, bytes);
     if (bytes == 0) return;
-    body = sim_pipe_at(&c->peer->to_server) + c->peer->to_server.count - bytes;
+    body = sim_pipe_at(&p->to_server) + p->to_server.count - bytes;
     for (uint32_t i = 0; i < bytes; i++) body[i] ^= head[n + i % 4];
 }
 
 static void say(struct tale_client *c, const char *text)
 {
     if (world.verbose) fprintf(stderr, "%u: socket %u says %s\n", world.step, c->number, text);
-    send_frame(c, WS_TEXT, text, (uint32_t)strlen(text));
+    tale_write_frame(c->peer, WS_TEXT, text, (uint32_t)strlen(text));
 }
 
 void tale_client_connect(struct tale_client *c)
@@ -91,8 +91,9 @@ void tale_client_subscribe(struct tale_client *c, uint32_t channel, uint32_t rew
     e->asked = true;
     e->rewind = rewind;
     e->rewound = e->along = 0;
-    e->rewound_create = 0;
+    e->rewound_from = e->rewound_upto = 0;
     e->floor = tale.logs[c->app][channel].head;
+    memcpy(e->floor_stream, tale.logs[c->app][channel].stream, sizeof(e->floor_stream));
 }
 
 static void unsubscribe(struct tale_client *c, uint32_t channel)
@@ -213,7 +214,7 @@ static bool take_frame(struct tale_client *c)
     }
     MUST(at[1] != 127, "a frame of more than 64 KiB");
     if (have < head + bytes) return false;
-    if ((at[0] & 15) == WS_PING) send_frame(c, WS_PONG, at + head, bytes);
+    if ((at[0] & 15) == WS_PING) tale_write_frame(c->peer, WS_PONG, at + head, bytes);
     else tale_frame(c, at[0] & 15, at + head, bytes);
     if (c->peer != NULL) sim_pipe_skip(&c->in, head + bytes);
     return true;

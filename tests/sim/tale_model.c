@@ -77,6 +77,8 @@ static struct tale_entry *entry_of(struct tale_log *log, uint64_t serial)
     return &log->entries[serial];
 }
 
+static void forget(uint32_t app, uint32_t channel);
+
 void tale_saw_stream(uint32_t app, uint32_t channel, const char *stream)
 {
     struct tale_log *log = log_of(app, channel);
@@ -84,6 +86,9 @@ void tale_saw_stream(uint32_t app, uint32_t channel, const char *stream)
     MUST(strlen(stream) == 36, "a stream named %s", stream);
     MUST(strcmp(stream, log->gone) != 0, "%s of app %u has its old name again, %s",
          tale_channel(channel), app, stream);
+    /* What has no lane ends when nobody listens and nothing can be replayed (world.c). */
+    bool ends = tale_kind_of(app) == TALE_RING && world_streams_go();
+    if (ends && log->stream[0] != 0 && strcmp(stream, log->stream) != 0) forget(app, channel);
     if (log->stream[0] == 0) snprintf(log->stream, sizeof(log->stream), "%s", stream);
     MUST(strcmp(stream, log->stream) == 0, "%s of app %u was %s and is %s", tale_channel(channel),
          app, log->stream, stream);

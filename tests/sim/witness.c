@@ -108,6 +108,18 @@ bool __wrap_fan_work(struct shard *sh)
     return __real_fan_work(sh);
 }
 
+/* What one socket says on a channel stays in the order in which it said it. */
+static void check_sender(const struct log *log, uint32_t id)
+{
+    uint32_t sender = world.messages[id].sender;
+    for (uint32_t i = log->count; sender != 0 && i-- > 0;) {
+        uint32_t before = log->ids[i];
+        if (world.messages[before].sender != sender) continue;
+        MUST(before < id, "message %u of client %u stands behind %u", id, sender, before);
+        return;
+    }
+}
+
 /* The order of a channel is the order in which its home fans out. */
 static void note(const struct home *h, const struct frame *f)
 {
@@ -124,6 +136,7 @@ static void note(const struct home *h, const struct frame *f)
         log->ids = realloc(log->ids, log->room * sizeof(uint32_t));
         ASSERT(log->ids != NULL);
     }
+    check_sender(log, id);
     log->ids[log->count++] = id;
     m->seq = log->count;
 }

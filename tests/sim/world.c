@@ -150,6 +150,7 @@ static void configure_tale(void)
 {
     struct conf *c = &world.conf;
     c->history_enabled = c->versioned_messages_enabled = c->connection_recovery_enabled = true;
+    c->annotations_enabled = c->presence_history_enabled = tale.wild;
     c->connections_capacity = 1000;
     c->shard_memory_mb = 64;
     c->websocket_max_bytes = 4 << 20;
@@ -165,6 +166,7 @@ static void configure_tale(void)
         a->policy_any = true;
         a->policy = (struct conf_policy){
             .history = stored, .rewind = stored, .versioned = versioned, .recovery = true,
+            .annotations = versioned && tale.wild, .presence_history = stored && tale.wild,
             .relaxed = tale_kind_of(i) == TALE_RELAXED, .version_age_ms = UINT64_MAX,
             .recovery_ttl_ms = maybe(512) ? 100000 : 1 + below(3000),
             .recovery_max = maybe(512) ? 1000 : 1 + below(20),
@@ -215,7 +217,7 @@ static void open_shard(uint32_t i)
     ASSERT(e == OK);
     e = shard_open(sh);
     ASSERT(e == OK);
-    if (world.seed % 4 == 1) sh->streams->streams_idle_max = 4;   /* streams come and go */
+    if (world_streams_go()) sh->streams->streams_idle_max = 4;   /* streams come and go */
     rng_seed(&sh->re.rng, (world.starts << 16) + world.seed * 64 + i);
     world.baseline[i] = heap_used_objects(sh->heap);
 }

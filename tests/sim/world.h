@@ -28,6 +28,7 @@ struct log {                     /* a channel's messages in the order of its hom
 struct message {
     uint32_t seq;                /* 0: its home has not fanned it out */
     uint32_t except;             /* connection number that must not get it; 0: none */
+    uint32_t sender;             /* connection number of the client that said it; 0: a backend */
     uint16_t app, channel;
 };
 
@@ -107,6 +108,9 @@ void world_settle(bool (*settle)(void));
 /* An event published by the app's backend, taken in by a shard. */
 void world_publish(uint32_t shard, uint32_t app, uint32_t channel, uint64_t except_a,
                    uint64_t except_b, uint32_t except);
+
+/* In some worlds a shard keeps no stream that is not in use. */
+static inline bool world_streams_go(void) { return world.seed % 4 == 1; }
 
 /* check.c: everything agrees (all is quiet); nothing is left (all have gone). */
 void check_quiet(void);
