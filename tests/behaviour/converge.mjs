@@ -16,7 +16,7 @@ import { RESUME_ORDERS, View, attach, open_attached } from './v2_client.mjs';
 const SETTLE_MS = 30000;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 const too_far = (f) => f.code === 'position_expired' && f.reason === 'recovery_window_exceeded';
-/* What is live fills the gate before the replay is read: whole texts are much more than fragments. */
+/* What is live fills the gate before the replay is read: whole texts are more than fragments. */
 const gate_full = (f) => f.reason === 'failed_to_deliver_recovery_payload'
   || f.reason === 'not_subscribed';
 

@@ -133,12 +133,13 @@ export class Server {
     const until = Date.now() + START_MS;
     for (;;) {
       if (this.out.exit) throw new Error(`the server did not start: ${this.out.stderr}`);
+      let last;
       try {
         const r = await request(this.port, 'GET', '/live', { agent: false });
         if (r.status === 200) return;
-      } catch (e) {
-        if (Date.now() > until) throw new Error(`no answer from /live: ${e}\n${this.out.stderr}`);
-      }
+        last = r.status;
+      } catch (e) { last = e; }
+      if (Date.now() > until) throw new Error(`/live says ${last}\n${this.out.stderr}`);
       await new Promise((resolve) => setTimeout(resolve, 10));
     }
   }

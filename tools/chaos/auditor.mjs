@@ -99,7 +99,9 @@ export class Auditor {
     const token = TOKEN.exec(m.data)?.[0];
     if (!token) this.fault(`${channel}: a V1 socket got data without a token: ${m.data}`);
     this.counts.seen_v1 += 1;
-    this.of(channel).v1.add(token);
+    const { v1 } = this.of(channel);       /* nothing is replayed to V1: once is all there is */
+    if (v1.has(token)) this.fault(`${channel} ${token}: a V1 socket got it twice`);
+    v1.add(token);
   }
 
   /* Reads the channel and compares. Network errors pass through; what is wrong becomes a fault. */

@@ -4,7 +4,8 @@
  */
 import { suite } from '../runner.mjs';
 import { assert, eventually } from '../expect.mjs';
-import { Lives, mem, mem_config, v2 } from '../memory.mjs';
+import { app_entry } from '../apps.mjs';
+import { Lives, disk_fails, disk_heals, disk_wrap, mem, mem_config, v2 } from '../memory.mjs';
 import { api } from '../http_raw.mjs';
 import { join, leave, user_auth } from '../clients.mjs';
 import { create, message_path, mutate, path_of, post, read, read_channel, read_message,
@@ -76,27 +77,44 @@ s.test('invariant 26: the presence log alternates and its snapshot is who is the
   await lives.stop();
 });
 
-/* What the five summarizers make of a list of annotations. */
-function summarize(kind, list) {
-  const clients = (l) => [...new Set(l.map((a) => a.clientId))].sort();
-  const by_name = (fn) => {
-    const out = {};
-    for (const name of new Set(list.map((a) => a.name))) {
-      out[name] = fn(list.filter((a) => a.name === name));
+/* What each summarizer makes of a log of annotations (section 9). */
+const people = (set) => ({ total: set.size, clientIds: [...set].sort(), clipped: false });
+const named = (map, value) => Object.fromEntries([...map].map(([k, v]) => [k, value(v)]));
+const of_name = (map, name, fresh) => map.get(name) ?? map.set(name, fresh()).get(name);
+const SUMMARIZE = {
+  total: (log) => ({ total: log.reduce((n, e) => Math.max(0, n + (e.created ? 1 : -1)), 0) }),
+  flag: (log) => {
+    const all = new Set();
+    for (const e of log) if (e.created) all.add(e.clientId); else all.delete(e.clientId);
+    return people(all);
+  },
+  distinct: (log) => {
+    const names = new Map();
+    for (const e of log) {
+      if (e.created) of_name(names, e.name, () => new Set()).add(e.clientId);
+      else names.get(e.name)?.delete(e.clientId);
     }
-    return out;
-  };
-  switch (kind) {
-    case 'total': return { total: list.length };
-    case 'flag': return { total: clients(list).length, clientIds: clients(list), clipped: false };
-    case 'distinct': return by_name((l) => ({ total: clients(l).length, clientIds: clients(l),
-                                              clipped: false }));
-    default: throw new Error(kind);
-  }
-}
-const sorted = (v) => JSON.parse(JSON.stringify(v, (k, x) => (k === 'clientIds' ? [...x].sort()
-  : x && typeof x === 'object' && !Array.isArray(x)
-    ? Object.fromEntries(Object.entries(x).sort(([a], [b]) => (a < b ? -1 : 1))) : x)));
+    return named(new Map([...names].filter(([, set]) => set.size > 0)), people);
+  },
+  unique: (log) => {
+    const at = new Map();
+    for (const e of log) if (e.created) at.set(e.clientId, e.name); else at.delete(e.clientId);
+    const names = new Map();
+    for (const [client, name] of at) of_name(names, name, () => new Set()).add(client);
+    return named(names, people);
+  },
+  multiple: (log) => {
+    const names = new Map();
+    for (const e of log) {
+      const counts = of_name(names, e.name, () => new Map());
+      if (e.created) counts.set(e.clientId, (counts.get(e.clientId) ?? 0) + (e.count ?? 1));
+      else counts.delete(e.clientId);
+    }
+    return named(names, (counts) => ({
+      total: [...counts.values()].reduce((sum, n) => sum + n, 0), totalUnidentified: 0,
+      clientCounts: Object.fromEntries(counts), clipped: false, totalClientIds: counts.size }));
+  },
+};
 
 s.test('invariant 27: a summary is what the annotations add up to, deleting twice is once',
   async (t) => {
@@ -107,43 +125,99 @@ s.test('invariant 27: a summary is what the annotations add up to, deleting twic
     const path = `${message_path(c, message_serial)}/annotations`;
     const ws = await v2(t, { port: lives.port });
     await ws.subscribe(c);
-    for (const kind of ['total', 'flag', 'distinct']) {
+    for (const [kind, summarize] of Object.entries(SUMMARIZE)) {
       const type = `reaction:${kind}.v1`;
-      const list = await many(12, async (i) => {
-        const a = { type, clientId: `c${i % 4}`, name: `n${i % 3}` };
-        const { annotationSerial } = await post(lives.port, A, path, a);
-        return { ...a, annotationSerial };
-      });
-      const doomed = list.filter((_, i) => i % 3 === 0 && kind === 'total');
-      for (const a of doomed) {
-        const gone = `/apps/${A.id}${path}/${encodeURIComponent(a.annotationSerial)}`;
-        for (let twice = 0; twice < 2; twice++) {
-          const r = await api(lives.port, A, 'DELETE', gone.slice(`/apps/${A.id}`.length));
-          assert.ok(r.status === 200 || (twice === 1 && r.status === 404), `${r.status} ${r.text}`);
-        }
+      const made = await many(12, async (i) => (await post(lives.port, A, path,
+        { type, clientId: `c${i % 4}`, name: `n${i % 3}`, count: 1 + (i % 2) })).annotationSerial);
+      const doomed = made.filter((_, i) => i % 3 === 0);
+      for (const serial of doomed) {
+        const gone = `${path}/${encodeURIComponent(serial)}`;
+        const first = await api(lives.port, A, 'DELETE', gone);
+        assert.equal(first.status, 200, first.text);
+        assert.equal(first.json.deletedAnnotationSerial, serial);
+        const second = await api(lives.port, A, 'DELETE', gone);
+        assert.deepEqual([second.status, second.json],
+                         [200, { annotationSerial: serial, deletedAnnotationSerial: serial }]);
       }
-      const left = list.filter((a) => !doomed.includes(a));
-      const want = summarize(kind, left);
-      await ws.flush();
-      const pushed = ws.frames.filter((m) => m.event === 'sockudo_internal:message'
-        && data_of(m).annotations.summary[type] !== undefined).at(-1);
-      assert.deepEqual(sorted(data_of(pushed).annotations.summary[type]), sorted(want));
+      const { items } = await read(lives.port, A, path, { type });
+      assert.equal(items.length, made.length + doomed.length, 'what was repeated is not logged');
+      const log = items.map((e) => ({ ...e, created: e.action === 'annotation.create' }));
+      let pushed;
+      for (let n = 0; n < items.length; n++) {
+        pushed = data_of(await ws.next((m) => m.event === 'sockudo_internal:message'));
+      }
+      assert.deepEqual(pushed.annotations.summary, { [type]: summarize(log) });
     }
     const snapshot = async () => {
       const other = await v2(t, { port: lives.port });
       await other.subscribe(c);
       const out = {};
-      while (Object.keys(out).length < 3) {
+      while (Object.keys(out).length < 5) {
         const m = await other.next((f) => f.event === 'sockudo_internal:message');
         Object.assign(out, data_of(m).annotations.summary);
       }
-      return sorted(out);
+      return out;
     };
     const before = await snapshot();
     await lives.restart();
     assert.deepEqual(await snapshot(), before, 'rebuilt from the log it is the same');
     assert.equal((await read_channel(lives.port, A, c)).head, 1,
                  'annotations take no row and no delivery serial');
+    await lives.stop();
+  });
+
+const slack = app_entry('slack', { channels: { annotations_enabled: true },
+                                   history: { durability: 'relaxed' } });
+const slack_config = { ...mem_config, app_manager: { array: { apps: [slack] } } };
+const slack_lives = async (t) => {
+  const lives = new Lives(t, slack_config);
+  await lives.start({ wrap: disk_wrap });
+  return lives;
+};
+
+s.test('invariant 26 on a relaxed channel: what a failing lane could not log follows later',
+  async (t) => {
+    const lives = await slack_lives(t);
+    const room = 'presence-slack';
+    const path = `${path_of(room)}/presence/history`;
+    const ws = await t.open(slack, { port: lives.port });
+    const log = async () => (await read_pages(lives.port, slack, path)).items
+      .map((e) => [e.event, e.user_id]);
+    await join(ws, room, { user_id: 'ann' });
+    await eventually(async () => (await log()).length === 1, 'the first event');
+    disk_fails(lives.server);
+    leave(ws, room);
+    await ws.flush();
+    await join(ws, room, { user_id: 'bob' });
+    disk_heals(lives.server);
+    await eventually(async () => (await log()).length === 3, 'the events of the bad time');
+    assert.deepEqual(await log(), [['member_added', 'ann'], ['member_removed', 'ann'],
+                                   ['member_added', 'bob']]);
+    await lives.stop();
+  });
+
+s.test('invariant 27 on a relaxed channel: a summary holds nothing that a failing lane lost',
+  async (t) => {
+    const lives = await slack_lives(t);
+    const c = 'slack-notes';
+    const { message_serial } = await create(lives.port, slack, c, 'x');
+    const path = `${message_path(c, message_serial)}/annotations`;
+    const annotate = () => api(lives.port, slack, 'POST', path,
+                               { body: { type: 'like:total.v1' } });
+    assert.equal((await annotate()).status, 200);
+    disk_fails(lives.server);
+    for (let i = 0; i < 3; i++) {
+      const r = await annotate();
+      assert.equal(r.status, 503, `${r.status} ${r.text}`);
+    }
+    disk_heals(lives.server);
+    await eventually(async () => (await annotate()).status === 200, 'the lane to heal', 20000);
+    const { items } = await read(lives.port, slack, path);
+    const ws = await v2(t, { port: lives.port, app: slack });
+    await ws.subscribe(c);
+    const m = await ws.next((f) => f.event === 'sockudo_internal:message');
+    assert.deepEqual(data_of(m).annotations.summary, { 'like:total.v1': { total: items.length } });
+    assert.equal(items.length, 2);
     await lives.stop();
   });
 

@@ -7,7 +7,7 @@ import { suite } from '../runner.mjs';
 import { assert, eventually, expect_close, expect_error, expect_fatal } from '../expect.mjs';
 import { connected, heard, join, subscribed } from '../clients.mjs';
 import { request, signedText } from '../http_raw.mjs';
-import { upgradeRequest } from '../ws_raw.mjs';
+import { WAIT_MS, upgradeRequest } from '../ws_raw.mjs';
 import { metric } from '../metrics.mjs';
 import { Server, freePort, tempDir } from '../harness.mjs';
 import { app_entry } from '../apps.mjs';
@@ -35,27 +35,44 @@ async function sees_close(ws) {
   assert.equal(item.code, 4200);
   assert.equal(item.reason, TEXT);
 }
-/* A kept-alive connection on which one request after the other can be sent. */
+/* A kept-alive connection on which one request after the other can be sent. What ends it, then or
+ * before, fails the request that waits for an answer. */
 async function kept_alive(t, port) {
   const socket = net.connect(port, '127.0.0.1');
   t.after(() => socket.destroy());
   socket.setNoDelay(true);
-  const ask = (text) => new Promise((resolve, reject) => {
-    let bytes = '';
-    const done = (fn, v) => { socket.off('data', on); socket.off('close', gone); fn(v); };
-    const gone = () => done(reject, new Error(`closed after: ${bytes}`));
-    const on = (c) => {
-      bytes += c;
-      const end = bytes.indexOf('\r\n\r\n');
-      if (end < 0) return;
-      const length = Number(/content-length: (\d+)/i.exec(bytes)?.[1] ?? 0);
-      if (bytes.length < end + 4 + length) return;
-      done(resolve, { status: Number(bytes.split(' ')[1]), head: bytes.slice(0, end),
-                      text: bytes.slice(end + 4) });
+  let bytes = '';
+  let over = null;
+  let look = () => {};
+  const end = (why) => { over ??= why; look(); };
+  socket.on('data', (c) => { bytes += c; look(); });
+  socket.on('end', () => end('the server ended it'));
+  socket.on('error', (e) => end(e.code));
+  socket.on('close', () => end('closed'));
+  const take = () => {
+    const head = bytes.indexOf('\r\n\r\n');
+    if (head < 0) return null;
+    const at = head + 4 + Number(/content-length: (\d+)/i.exec(bytes)?.[1] ?? 0);
+    if (bytes.length < at) return null;
+    const answer = { status: Number(bytes.split(' ')[1]), head: bytes.slice(0, head),
+                     text: bytes.slice(head + 4, at) };
+    bytes = bytes.slice(at);
+    return answer;
+  };
+  const ask = (text, ms = WAIT_MS) => new Promise((resolve, reject) => {
+    const fail = (why) => reject(new Error(`${why}, after: ${JSON.stringify(bytes)}`));
+    const late = setTimeout(() => fail('no answer'), ms);
+    t.after(() => clearTimeout(late));
+    look = () => {
+      const answer = take();
+      if (!answer && !over) return;
+      clearTimeout(late);
+      look = () => {};
+      if (answer) resolve(answer);
+      else fail(over);
     };
-    socket.on('data', on);
-    socket.on('close', gone);
     if (text) socket.write(text);
+    look();
   });
   return { socket, ask };
 }
@@ -91,7 +108,8 @@ s.test('while it drains: DRAINING and 503 on old and new connections', async (t)
   const half = await kept_alive(t, server.port);
   const post = signedText(app, 'POST', '/events', JSON.stringify({ name: 'e', channel: 'c',
     data: 'x' }));
-  const answer = half.ask(post.slice(0, -10));
+  const answer = half.ask(post.slice(0, -10), 4 * WAIT_MS);
+  answer.catch(() => {});
   server.signal('SIGTERM');
   await sees_close(ws);
   const fresh = await kept_alive(t, server.port);
