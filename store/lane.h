@@ -29,6 +29,7 @@ enum {
     LANE_COMMIT_BYTES_MAX = 8 << 20,     /* of batches in one transaction */
     LANE_TAIL_BYTES = 16 << 10,          /* a tail this long becomes a segment */
     LANE_PACK_SEGMENTS_MAX = 8,          /* written in a transaction; more near the wal's bound */
+    LANE_PACK_WAITING = 64,              /* one, and one more for each so many that wait */
     LANE_PACK_BYTES_MAX = 256 << 10,
     LANE_DELETES_MAX = 8,                /* segments deleted in one transaction */
     LANE_SNAPSHOT_BYTES_MAX = 1 << 20,   /* read of one snapshot, then it is renewed */
@@ -106,6 +107,7 @@ struct lane {
     bool              failed, failed_said;   /* damaged because LMDB takes nothing any more:
                                                 lane_reopen. Said: until it accepts again */
     struct lane_chan *pack_first, *pack_last;     /* tails long enough for a segment */
+    uint32_t          pack_count;
     struct lane_pack *pack;              /* owned; lane_pack.c */
     struct lane_base *base;              /* owned; lane_base.c */
     struct lane_commit *commit;          /* owned; lane_commit.c */

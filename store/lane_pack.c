@@ -65,6 +65,7 @@ static void queue_put(struct lane *l, struct lane_chan *c)
         l->pack_last->pack_next = c;
     }
     l->pack_last = c;
+    l->pack_count++;
 }
 
 static struct lane_chan *queue_take(struct lane *l)
@@ -72,6 +73,7 @@ static struct lane_chan *queue_take(struct lane *l)
     struct lane_chan *c = l->pack_first;
     l->pack_first = c->pack_next;
     if (l->pack_first == NULL) l->pack_last = NULL;
+    l->pack_count--;
     return c;                              /* `packing` until the transaction has ended */
 }
 
@@ -381,6 +383,13 @@ static void plan_clear(struct lane_pack *p)
     p->moved_seq = 0;
 }
 
+/* Channels that grow alike fill their tails together: what comes at once is spread over commits, as
+ * each has appends waiting for it, and more go with each the more there are. */
+static uint32_t pace(const struct lane *l)
+{
+    return u32_min(1 + l->pack_count / LANE_PACK_WAITING, LANE_PACK_SEGMENTS_MAX);
+}
+
 err_t lane_pack_some(struct lane *l, MDB_txn *txn)
 {
     struct lane_pack *p = l->pack;
@@ -390,7 +399,7 @@ err_t lane_pack_some(struct lane *l, MDB_txn *txn)
         uint64_t over = (l->wal_bytes - CLEAN_FROM_BYTES) / HURRY_BYTES;
         hurry = (uint32_t)u64_min(over, HURRY_MAX);
     }
-    p->segments = LANE_PACK_SEGMENTS_MAX << hurry;
+    p->segments = hurry > 0 ? (uint32_t)LANE_PACK_SEGMENTS_MAX << hurry : pace(l);
     p->bytes = LANE_PACK_BYTES_MAX << hurry;
     err_t e = delete_dead(l, txn);
     while (e == OK && l->pack_first != NULL && p->segments > 0 && p->bytes > 0) {

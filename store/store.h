@@ -64,7 +64,7 @@ MUST_CHECK err_t store_open(struct store **out, const struct store_conf *conf, c
                             uint32_t error_bytes);
 /* Commits what was posted, marks a clean end, joins the threads. Shards have stopped. */
 void store_close(struct store **s);
-/* Without threads: one round of every committer and reader. True when something was done. */
+/* Without threads: one round of every committer and reader. True: there may be more to do. */
 bool store_step(struct store *s);
 
 uint32_t store_lanes(const struct store *s);

@@ -108,6 +108,38 @@ static void a_record_longer_than_a_segment_has_one_alone(void **state)
     kit_close();
 }
 
+/* Who waits for a commit does not wait for all that is to be packed: it is spread. */
+static void tails_that_fill_together_are_spread(void **state)
+{
+    enum { CHANS = 200, ROWS = 16, ROW_BYTES = 1000, MANY = 64 };
+    struct kit_batch b = {0};
+    uint64_t chans[CHANS], most = 0;
+    kit_open(1, 1, false);
+    for (uint32_t n = 1; n <= ROWS + 1; n++) {
+        for (uint32_t i = 0; i < CHANS; i++) {
+            char name[16];
+            (void)snprintf(name, sizeof name, "room-%u", i);
+            if (n == 1) chans[i] = kit_chan(&b, name, 0);
+            put_row(&b, chans[i], n, ROW_BYTES);
+        }
+        assert_int_equal(kit_commit(&b, 0, 0), OK);
+        if (n < ROWS - 1) assert_int_equal(stats().segments, 0);
+    }
+    for (uint64_t had = stats().segments; had < CHANS; had = stats().segments) {
+        uint64_t commits = stats().commits;
+        bool more = store_step(kit.store);
+        uint64_t came = stats().segments - had, each = stats().commits - commits;
+        assert_true(more || had + came == CHANS);
+        assert_true(came <= each * (1 + (CHANS - had) / MANY));
+        most = u64_max(most, came);
+    }
+    assert_true(most > 1);
+    kit_idle();
+    kit_check();
+    kit_batch_free(&b);
+    kit_close();
+}
+
 /* Few records of quiet channels hold old values of the wal: they move to a new one. */
 static void quiet_channels_do_not_hold_the_wal(void **state)
 {
@@ -267,6 +299,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_long_tail_becomes_segments),
         cmocka_unit_test(a_record_longer_than_a_segment_has_one_alone),
+        cmocka_unit_test(tails_that_fill_together_are_spread),
         cmocka_unit_test(quiet_channels_do_not_hold_the_wal),
         cmocka_unit_test(a_lane_opens_at_any_moment_of_cleaning),
         cmocka_unit_test(many_short_tails_keep_the_bound),
