@@ -2,6 +2,7 @@
 
 #include "proto/sign.h"
 #include "tests/sim/client.h"
+#include "tests/sim/peer.h"
 
 #include <openssl/evp.h>
 #include <stdio.h>
@@ -181,17 +182,8 @@ static void on_answer(struct backend *b, uint32_t status, const char *body)
 static bool take_answer(struct backend *b)
 {
     static char text[1 << 16];
-    uint8_t *at = sim_pipe_at(&b->in), *end;
-    if (at == NULL || (end = memmem(at, b->in.count, "\r\n\r\n", 4)) == NULL) return false;
-    const char *length = memmem(at, (size_t)(end - at), "ontent-Length: ", 15);
-    uint32_t head = (uint32_t)(end + 4 - at);
-    uint32_t bytes = length == NULL ? 0 : (uint32_t)strtoul(length + 15, NULL, 10);
-    MUST(memcmp(at, "HTTP/1.1 ", 9) == 0 && bytes < sizeof(text), "what is %.20s", at);
-    if (b->in.count < head + bytes) return false;
-    memcpy(text, at + head, bytes);
-    text[bytes] = 0;
-    uint32_t status = (uint32_t)strtoul((char *)at + 9, NULL, 10);
-    sim_pipe_skip(&b->in, head + bytes);
+    uint32_t status;
+    if (!peer_answer(&b->in, text, sizeof(text), &status)) return false;
     if (status == 408) {                 /* it took too long to arrive */
         b->ended = true;
         b->pending_count = 0;
@@ -205,31 +197,20 @@ static bool take_answer(struct backend *b)
 
 static void connect_one(struct backend *b)
 {
-    struct ring_addr addr = {{0}};
-    b->peer = ring_sim_connect(world.server.shards[below(world.shards)].re.ring, 0, addr);
-    b->peer->owner = WORLD_CLIENTS_MAX;   /* none of the clients */
-    b->peer->window = 1 << 16;
+    b->peer = peer_connect(1 << 16);
     b->quiet_ms = clock_mono_ns() / 1000000;
 }
 
 static void leave(struct backend *b, bool broken)
 {
-    if (b->peer == NULL) return;
-    b->peer->broken = b->peer->broken || broken;
-    b->peer->ended = true;
-    ring_sim_drop(&b->peer);
-    sim_pipe_free(&b->in);
+    peer_leave(&b->peer, &b->in, broken);
     *b = (struct backend){0};
 }
 
 static bool read_one(struct backend *b)
 {
     if (b->peer == NULL) return false;
-    uint32_t n = b->peer->from_server.count;
-    if (n > 0) {
-        sim_pipe_put(&b->in, sim_pipe_at(&b->peer->from_server), n);
-        sim_pipe_skip(&b->peer->from_server, n);
-    }
+    bool any = peer_take(b->peer, &b->in);
     while (take_answer(b)) continue;
     if (b->peer->saw_end && b->peer->from_server.count == 0) {
         /* A request may be on its way while its connection is closed as idle. */
@@ -240,7 +221,7 @@ static bool read_one(struct backend *b)
         leave(b, false);
         return true;
     }
-    return n > 0;
+    return any;
 }
 
 void backend_open_all(void)

@@ -1,6 +1,7 @@
 /* What a client may be told, frame by frame. Texts are looked at as the bytes that they are, not
  * with the server's own reader. */
 #include "tests/sim/client.h"
+#include "tests/sim/peer.h"
 
 #include "proto/ws.h"
 
@@ -14,19 +15,6 @@ struct frame_in {
 };
 
 static bool is(const struct frame_in *f, const char *event) { return strcmp(f->event, event) == 0; }
-
-/* Copies what stands between `before` and the next quote. */
-static bool between(const char *text, const char *before, char *out, size_t room)
-{
-    const char *at = strstr(text, before);
-    if (at == NULL) return false;
-    at += strlen(before);
-    size_t n = strcspn(at, "\"");
-    MUST(n < room, "a long text after %s", before);
-    memcpy(out, at, n);
-    out[n] = 0;
-    return true;
-}
 
 /* The users u0..u5 named between `from` and the next ']', as bits. */
 static uint32_t users_after(const char *text, const char *from)
@@ -177,7 +165,7 @@ static void on_status(struct client *c, const struct frame_in *f)
 static void on_established(struct client *c, const struct frame_in *f)
 {
     MUST(c->socket_id[0] == 0, "established twice");
-    bool found = between(f->text, "socket_id\\\":\\\"", c->socket_id, sizeof(c->socket_id));
+    bool found = peer_between(f->text, "socket_id\\\":\\\"", c->socket_id, sizeof(c->socket_id));
     MUST(found, "no socket id in %s", f->text);
     c->socket_id[strcspn(c->socket_id, "\\")] = 0;
     c->socket_a = strtoull(c->socket_id, NULL, 10);
@@ -248,9 +236,9 @@ void belief_frame(struct client *c, uint8_t opcode, const uint8_t *payload, uint
         return;
     }
     if (opcode != WS_TEXT) return;               /* the answer to a ping of the rubbish */
-    bool named = between(text, "{\"event\":\"", f.event, sizeof(f.event));
+    bool named = peer_between(text, "{\"event\":\"", f.event, sizeof(f.event));
     MUST(named, "no event in %s", text);
-    if (between(text, ",\"channel\":\"", name, sizeof(name))) {
+    if (peer_between(text, ",\"channel\":\"", name, sizeof(name))) {
         f.channel = world_channel(slice_str(name));
         MUST(f.channel >= 0, "which channel is %s", text);
     }

@@ -181,8 +181,6 @@ void tale_clients_close(void);       /* they leave */
 void tale_clients_cut(void);         /* the server is gone */
 bool tale_client_current(const struct tale_client *c);
 void tale_frame(struct tale_client *c, uint8_t opcode, const uint8_t *payload, uint32_t bytes);
-/* Copies what stands between `before` and the next quote. */
-bool tale_between(const char *text, const char *before, char *out, size_t room);
 uint64_t tale_number(const char *text, const char *before);   /* 0: not there */
 
 void tale_write_frame(struct sim_peer *p, uint8_t opcode, const void *payload, uint32_t bytes);

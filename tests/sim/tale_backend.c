@@ -1,13 +1,16 @@
 /* Backends of a tale: they create and change messages, say again what they had no answer to, read
  * messages, versions and history, and compare every answer with the model. */
 #include "tests/sim/backend.h"
+#include "tests/sim/peer.h"
 #include "tests/sim/tale.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BACKENDS = 4, PENDING_MAX = 16, ACT_PENDING_MAX = 4, BATCH_MAX = 3, BODY_BYTES = 4096,
-       ANSWER_BYTES = 1 << 20, PAGE = 7 };
+enum {
+    WINDOW = 1 << 20, BACKENDS = 4, PENDING_MAX = 16, ACT_PENDING_MAX = 4, BATCH_MAX = 3,
+    BODY_BYTES = 4096, ANSWER_BYTES = 1 << 20, PAGE = 7,
+};
 
 enum ask { ASK_EVENT, ASK_BATCH, ASK_CHANGE, ASK_MESSAGE, ASK_VERSIONS, ASK_HISTORY };
 
@@ -174,8 +177,8 @@ static void take_ack(uint32_t op, const char *at)
     char name[TALE_SERIAL_BYTES], version[TALE_SERIAL_BYTES];
     struct tale_op *o = &tale.ops[op], *create = &tale.ops[o->create];
     uint64_t serial = tale_number(at, "\"delivery_serial\":");
-    bool named = tale_between(at, "\"message_serial\":\"", name, sizeof(name)) &&
-                 tale_between(at, "\"version_serial\":\"", version, sizeof(version));
+    bool named = peer_between(at, "\"message_serial\":\"", name, sizeof(name)) &&
+                 peer_between(at, "\"version_serial\":\"", version, sizeof(version));
     MUST(named && serial > 0, "operation %u is acknowledged with %s", op, at);
     bool same = create->name[0] == 0 || strcmp(create->name, name) == 0;
     MUST(same || tale_is_loose(o->app), "message %s is called %s",
@@ -212,8 +215,8 @@ static void take_item(const struct pending *p, uint32_t message, const char *tex
 {
     char data[TALE_TEXT_BYTES], action[16];
     uint64_t serial = tale_number(text, "\"delivery_serial\":");
-    bool has = tale_between(text, "\"data\":\"", whole_text, sizeof(whole_text));
-    bool acts = tale_between(text, "\"action\":\"", action, sizeof(action));
+    bool has = peer_between(text, "\"data\":\"", whole_text, sizeof(whole_text));
+    bool acts = peer_between(text, "\"action\":\"", action, sizeof(action));
     uint32_t op = has ? tale_op_in(whole_text) : 0;
     MUST(acts && serial > 0, "what is %.300s", text);
     if (strcmp(action, "delete") == 0) op = (uint32_t)tale_number(text, "\"op\":");
@@ -254,7 +257,7 @@ static void on_history(const struct pending *p, char *body)
     char *end = strstr(body, "],\"direction\""), cursor[512] = "", info[640];
     bool more = strstr(body, "\"has_more\":true") != NULL;
     MUST(end != NULL, "what history is %s", body);
-    if (more) MUST(tale_between(end, "\"next_cursor\":\"", cursor, sizeof(cursor)), "no cursor");
+    if (more) MUST(peer_between(end, "\"next_cursor\":\"", cursor, sizeof(cursor)), "no cursor");
     *end = 0;
     for (char *at = strstr(body, start); at != NULL;) {
         char *next = strstr(at + 1, start), kept = 0;
@@ -268,7 +271,7 @@ static void on_history(const struct pending *p, char *body)
         tale_pages.items++;
         if (tale_is_versioned(p->app)) {
             char name[TALE_SERIAL_BYTES];
-            bool named = tale_between(at, "\"message_serial\":\"", name, sizeof(name));
+            bool named = peer_between(at, "\"message_serial\":\"", name, sizeof(name));
             MUST(named, "a row without a name: %s", at);
             uint64_t create = strtoull(strrchr(name, ':') + 1, NULL, 10);
             const struct tale_log *log = &tale.logs[p->app][p->channel];
@@ -279,7 +282,7 @@ static void on_history(const struct pending *p, char *body)
                  "message %u is shown at %s, its newest version is %llu", message, at,
                  (unsigned long long)tale_latest(message, log->head));
         } else {
-            bool has = tale_between(at, "\"data\":\"", data, sizeof(data));
+            bool has = peer_between(at, "\"data\":\"", data, sizeof(data));
             MUST(has, "a row without data: %s", at);
             tale_saw(p->app, p->channel, serial, tale_op_in(data));
         }
@@ -323,56 +326,30 @@ static void on_answer(struct backend *b, uint32_t status, char *body)
 
 static bool take_answer(struct backend *b)
 {
-    uint8_t *at = sim_pipe_at(&b->in), *end;
-    if (b->in.count == 0 || (end = memmem(at, b->in.count, "\r\n\r\n", 4)) == NULL) return false;
-    const char *length = memmem(at, (size_t)(end - at), "ontent-Length: ", 15);
-    uint32_t head = (uint32_t)(end + 4 - at);
-    uint32_t bytes = length == NULL ? 0 : (uint32_t)strtoul(length + 15, NULL, 10);
-    MUST(memcmp(at, "HTTP/1.1 ", 9) == 0 && bytes < ANSWER_BYTES, "what is %.20s", at);
-    if (b->in.count < head + bytes) return false;
-    memcpy(answer_text, at + head, bytes);
-    answer_text[bytes] = 0;
-    uint32_t status = (uint32_t)strtoul((char *)at + 9, NULL, 10);
-    sim_pipe_skip(&b->in, head + bytes);
+    uint32_t status;
+    if (!peer_answer(&b->in, answer_text, ANSWER_BYTES, &status)) return false;
     if (status != 408) on_answer(b, status, answer_text);   /* 408: it came too slowly */
     return true;
 }
 
 /* ---- the life of a connection ---- */
 
-static void connect_one(struct backend *b)
-{
-    struct ring_addr addr = {{0}};
-    b->peer = ring_sim_connect(world.server.shards[below(world.shards)].re.ring, 0, addr);
-    b->peer->owner = WORLD_CLIENTS_MAX;
-    b->peer->window = 1 << 20;
-}
-
 static void leave(struct backend *b, bool broken)
 {
-    if (b->peer != NULL) {
-        b->peer->broken = b->peer->broken || broken;
-        b->peer->ended = true;
-        ring_sim_drop(&b->peer);
-    }
-    sim_pipe_free(&b->in);
+    peer_leave(&b->peer, &b->in, broken);
     *b = (struct backend){0};
 }
 
 static bool read_one(struct backend *b)
 {
     if (b->peer == NULL) return false;
-    uint32_t n = b->peer->from_server.count;
-    if (n > 0) {
-        sim_pipe_put(&b->in, sim_pipe_at(&b->peer->from_server), n);
-        sim_pipe_skip(&b->peer->from_server, n);
-    }
+    bool any = peer_take(b->peer, &b->in);
     while (take_answer(b)) continue;
     if (b->peer->saw_end && b->peer->from_server.count == 0) {
         leave(b, false);
         return true;
     }
-    return n > 0;
+    return any;
 }
 
 bool tale_backend_read(void)
@@ -388,7 +365,7 @@ void tale_backend_act(void)
 {
     struct backend *b = &backends[below(BACKENDS)];
     uint32_t app = below(WORLD_APPS), what = below(100);
-    if (b->peer == NULL) connect_one(b);
+    if (b->peer == NULL) b->peer = peer_connect(WINDOW);
     else if (b->pending_count >= ACT_PENDING_MAX) return;
     else if (what < 30) create(b, app);
     else if (what < 70 && tale_is_versioned(app)) change(b, app);
@@ -402,7 +379,7 @@ void tale_backend_ask_history(uint32_t app, uint32_t channel)
     char rest[64], info[64];
     tale_pages = (struct tale_pages){.asking = 1, .app = app, .channel = channel};
     leave(&backends[0], false);
-    connect_one(&backends[0]);
+    backends[0].peer = peer_connect(WINDOW);
     snprintf(rest, sizeof(rest), "channels/%s/history", tale_channel(channel));
     snprintf(info, sizeof(info), "&direction=oldest_first&limit=%u", PAGE);
     ask(&backends[0], "GET", rest, info, "",

@@ -1,4 +1,5 @@
 /* What a socket of a tale may be told. Texts are looked at as the bytes that they are. */
+#include "tests/sim/peer.h"
 #include "tests/sim/tale.h"
 
 #include "proto/ws.h"
@@ -16,18 +17,6 @@ struct frame_in {
 
 static char whole_known[FRAME_BYTES], whole_told[FRAME_BYTES];
 
-bool tale_between(const char *text, const char *before, char *out, size_t room)
-{
-    const char *at = strstr(text, before);
-    if (at == NULL) return false;
-    at += strlen(before);
-    size_t n = strcspn(at, "\"");
-    MUST(n < room, "a long text after %s", before);
-    memcpy(out, at, n);
-    out[n] = 0;
-    return true;
-}
-
 uint64_t tale_number(const char *text, const char *before)
 {
     const char *at = strstr(text, before);
@@ -44,8 +33,8 @@ static uint32_t read_version(const struct tale_client *c, const struct frame_in 
 {
     static const char *const actions[] = {"create", "update", "delete", "append"};
     char action[32] = "", text[TALE_TEXT_BYTES], name[TALE_SERIAL_BYTES] = "";
-    bool has = tale_between(f->text, "\"data\":\"", whole_told, sizeof(whole_told));
-    bool acts = tale_between(f->text, "\"sockudo_action\":\"message.", action, sizeof(action));
+    bool has = peer_between(f->text, "\"data\":\"", whole_told, sizeof(whole_told));
+    bool acts = peer_between(f->text, "\"sockudo_action\":\"message.", action, sizeof(action));
     uint32_t op = has ? tale_op_in(whole_told) : 0;
     MUST(acts == tale_is_versioned(c->app), "socket %u: %s", c->number, f->text);
     if (strcmp(action, "delete") == 0) op = (uint32_t)tale_number(f->text, "\"op\":");
@@ -56,13 +45,13 @@ static uint32_t read_version(const struct tale_client *c, const struct frame_in 
         MUST(strcmp(text, whole_told) == 0 && is(f, "ev"), "socket %u: %s", c->number, f->text);
         return op;
     }
-    bool named = tale_between(f->text, "\"sockudo_message_serial\":\"", name, sizeof(name));
+    bool named = peer_between(f->text, "\"sockudo_message_serial\":\"", name, sizeof(name));
     struct tale_op *create = &tale.ops[o->create];
     bool same = create->name[0] == 0 || strcmp(create->name, name) == 0;
     MUST(named && (same || tale_is_loose(c->app)), "message %s is called %s", create->name, name);
     memcpy(create->name, name, sizeof(name));
     tale_saw(c->app, o->channel, serial, op);
-    named = tale_between(f->text, "\"sockudo_version_serial\":\"", name, sizeof(name));
+    named = peer_between(f->text, "\"sockudo_version_serial\":\"", name, sizeof(name));
     MUST(named, "socket %u: no version in %s", c->number, f->text);
     tale_saw_version(c->app, o->channel, serial, name);
     bool update_of_append = o->action == TALE_APPEND && strcmp(action, "update") == 0 &&
@@ -202,7 +191,7 @@ static void on_v2_message(struct tale_client *c, const struct frame_in *f, struc
 {
     char stream[TALE_STREAM_BYTES];
     uint64_t serial = tale_number(f->text, "\"serial\":");
-    bool placed = tale_between(f->text, "\"stream_id\":\"", stream, sizeof(stream));
+    bool placed = peer_between(f->text, "\"stream_id\":\"", stream, sizeof(stream));
     MUST(e->live, "socket %u is not on the channel: %s", c->number, f->text);
     bool same = placed && strcmp(stream, e->now) == 0;
     if (tale_is_loose(c->app) && placed && !same) start_over(e, stream, serial);
@@ -223,7 +212,7 @@ static void on_v1_message(struct tale_client *c, const struct frame_in *f, struc
     MUST(strstr(f->text, "sockudo") == NULL && strstr(f->text, "serial") == NULL &&
              strstr(f->text, "stream_id") == NULL && strstr(f->text, "extras") == NULL,
          "socket %u is told %s", c->number, f->text);
-    bool has = tale_between(f->text, "\"data\":\"", whole_told, sizeof(whole_told));
+    bool has = peer_between(f->text, "\"data\":\"", whole_told, sizeof(whole_told));
     uint32_t op = has ? tale_op_in(whole_told) : 0;
     MUST(op != 0, "socket %u: what is %s", c->number, f->text);
     struct tale_op *o = &tale.ops[op];
@@ -252,7 +241,7 @@ static void on_succeeded(struct tale_client *c, const struct frame_in *f, struct
     const char *data = strstr(f->text, "\"stream_id\":");
     MUST(data != NULL, "socket %u: no stream in %s", c->number, f->text);
     uint64_t serial = tale_number(data, "\"serial\":");
-    bool named = tale_between(data, "\"stream_id\":\"", stream, sizeof(stream));
+    bool named = peer_between(data, "\"stream_id\":\"", stream, sizeof(stream));
     MUST(named, "socket %u: no stream in %s", c->number, f->text);
     tale_saw_stream(c->app, (uint32_t)f->channel, stream);
     if (tale_kind_of(c->app) == TALE_RING && strcmp(stream, e->floor_stream) != 0) e->floor = 0;
@@ -289,8 +278,8 @@ static void on_failed(struct tale_client *c, uint32_t channel, const char *at)
 {
     struct tale_ear *e = &c->ears[channel];
     char code[64], reason[128];
-    bool said = tale_between(at, "\"code\":\"", code, sizeof(code)) &&
-                tale_between(at, "\"reason\":\"", reason, sizeof(reason));
+    bool said = peer_between(at, "\"code\":\"", code, sizeof(code)) &&
+                peer_between(at, "\"reason\":\"", reason, sizeof(reason));
     const struct tale_log *log = &tale.logs[c->app][channel];
     bool other = strcmp(e->stream, log->stream) != 0;
     bool unknown = log->stream[0] == 0;
@@ -377,7 +366,7 @@ static void on_socket(struct tale_client *c, const struct frame_in *f)
     MUST(strncmp(f->event, c->v2 ? "sockudo" : "pusher", c->v2 ? 7 : 6) == 0 ||
              is(f, "pusher:error"), "socket %u: %s", c->number, f->text);
     if (strcmp(event, ":connection_established") == 0) {
-        bool found = tale_between(f->text, "socket_id\\\":\\\"", c->socket_id,
+        bool found = peer_between(f->text, "socket_id\\\":\\\"", c->socket_id,
                                   sizeof(c->socket_id));
         MUST(found, "no socket id in %s", f->text);
     } else if (strcmp(event, ":pong") == 0) {
@@ -424,9 +413,9 @@ void tale_frame(struct tale_client *c, uint8_t opcode, const uint8_t *payload, u
         return;
     }
     if (opcode != WS_TEXT) return;
-    bool named = tale_between(text, "{\"event\":\"", f.event, sizeof(f.event));
+    bool named = peer_between(text, "{\"event\":\"", f.event, sizeof(f.event));
     MUST(named, "no event in %s", text);
-    if (tale_between(text, ",\"channel\":\"", name, sizeof(name))) {
+    if (peer_between(text, ",\"channel\":\"", name, sizeof(name))) {
         f.channel = tale_channel_of(name);
         MUST(f.channel >= 0, "which channel is %s", text);
     }

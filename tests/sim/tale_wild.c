@@ -2,6 +2,7 @@
  * memory is asked in any order, resets and purges within it. What must hold: nobody waits for ever,
  * nothing is answered as an internal error, and at rest the server's own books agree (check.c). */
 #include "tests/sim/backend.h"
+#include "tests/sim/peer.h"
 #include "tests/sim/tale.h"
 
 #include "proto/sign.h"
@@ -10,7 +11,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { BACKENDS = 3, SOCKETS = 6, CHANNELS = 4, NAMES = 24, PENDING_MAX = 4, TEXT_BYTES = 2048 };
+enum {
+    WINDOW = 1 << 20, BACKENDS = 3, SOCKETS = 6, CHANNELS = 4, NAMES = 24, PENDING_MAX = 4,
+    TEXT_BYTES = 2048,
+};
 
 static const char *const channels[CHANNELS] = {
     "wild-a", "wild-b", "private-wild", "presence-wild",
@@ -156,10 +160,10 @@ static void on_answer(struct backend *b, uint32_t status, const char *body)
     if (status != 200) return;
     char text[TALE_SERIAL_BYTES];
     if (at < NAMES) {
-        if (tale_between(body, "\"annotationSerial\":\"", text, sizeof(text))) {
+        if (peer_between(body, "\"annotationSerial\":\"", text, sizeof(text))) {
             memcpy(names[at].annotation, text, sizeof(text));
         }
-    } else if (tale_between(body, "\"acknowledgement_id\":\"", text, sizeof(text)) &&
+    } else if (peer_between(body, "\"acknowledgement_id\":\"", text, sizeof(text)) &&
                strstr(body, "\"message_serial\"") != NULL) {
         struct name *m = some_name();
         *m = (struct name){.app = app, .channel = channel};
@@ -170,45 +174,15 @@ static void on_answer(struct backend *b, uint32_t status, const char *body)
 static bool take_answer(struct backend *b)
 {
     static char text[1 << 20];
-    uint8_t *at = b->in.count == 0 ? NULL : sim_pipe_at(&b->in), *end;
-    if (at == NULL || (end = memmem(at, b->in.count, "\r\n\r\n", 4)) == NULL) return false;
-    const char *length = memmem(at, (size_t)(end - at), "ontent-Length: ", 15);
-    uint32_t head = (uint32_t)(end + 4 - at);
-    uint32_t bytes = length == NULL ? 0 : (uint32_t)strtoul(length + 15, NULL, 10);
-    MUST(memcmp(at, "HTTP/1.1 ", 9) == 0 && bytes < sizeof(text), "what is %.20s", at);
-    if (b->in.count < head + bytes) return false;
-    memcpy(text, at + head, bytes);
-    text[bytes] = 0;
-    uint32_t status = (uint32_t)strtoul((char *)at + 9, NULL, 10);
-    sim_pipe_skip(&b->in, head + bytes);
+    uint32_t status;
+    if (!peer_answer(&b->in, text, sizeof(text), &status)) return false;
     if (status != 408) on_answer(b, status, text);
     return true;
 }
 
-static struct sim_peer *connect_peer(void)
-{
-    struct ring_addr addr = {{0}};
-    struct sim_peer *p =
-        ring_sim_connect(world.server.shards[below(world.shards)].re.ring, 0, addr);
-    p->owner = WORLD_CLIENTS_MAX;
-    p->window = 1 << 20;
-    return p;
-}
-
-static void leave(struct sim_peer **peer, struct sim_pipe *in, bool broken)
-{
-    if (*peer != NULL) {
-        (*peer)->broken = (*peer)->broken || broken;
-        (*peer)->ended = true;
-        ring_sim_drop(peer);
-    }
-    sim_pipe_free(in);
-    *peer = NULL;
-}
-
 static void backend_leave(struct backend *b, bool broken)
 {
-    leave(&b->peer, &b->in, broken);
+    peer_leave(&b->peer, &b->in, broken);
     *b = (struct backend){0};
 }
 
@@ -217,7 +191,7 @@ static void wild_backend_act(struct backend *b)
     uint32_t app = below(WORLD_APPS), channel = below(CHANNELS), what = below(100);
     struct name *m = some_name();
     bool named = m->message[0] != 0;
-    if (b->peer == NULL) b->peer = connect_peer();
+    if (b->peer == NULL) b->peer = peer_connect(WINDOW);
     else if (b->pending == PENDING_MAX) return;
     else if (what < 40) ask_publish(b, app, channel);
     else if (what < 60 && named) ask_change(b, m);
@@ -238,14 +212,14 @@ static void say(struct socket *s, const char *text)
 
 static void socket_leave(struct socket *s, bool broken)
 {
-    leave(&s->peer, &s->in, broken);
+    peer_leave(&s->peer, &s->in, broken);
     *s = (struct socket){0};
 }
 
 static void socket_connect(struct socket *s)
 {
     char text[512];
-    s->peer = connect_peer();
+    s->peer = peer_connect(WINDOW);
     s->app = below(WORLD_APPS);
     s->full = maybe(400);
     int n = snprintf(text, sizeof(text),
@@ -333,7 +307,7 @@ static void note_place(struct socket *s, const char *text, uint32_t channel)
 {
     static const char *const messages[] = {"sockudo:message.", "ev\"", "client-x\""};
     struct place *e = &s->ears[channel], here = {.serial = tale_number(text, "\"serial\":")};
-    if (!tale_between(text, ",\"stream_id\":\"", here.stream, sizeof(here.stream))) return;
+    if (!peer_between(text, ",\"stream_id\":\"", here.stream, sizeof(here.stream))) return;
     places[s->app][channel] = here;
     bool first = strstr(text, "subscription_succeeded") != NULL, message = false;
     for (uint32_t i = 0; i < 3; i++) {
@@ -353,10 +327,10 @@ static void on_frame(struct socket *s, const char *text)
     char name[64];
     if (world.verbose) fprintf(stderr, "%u: wild socket %d gets %s\n", world.step,
                                (int)(s - sockets), text);
-    if (s->id[0] == 0 && tale_between(text, "socket_id\\\":\\\"", s->id, sizeof(s->id))) {
+    if (s->id[0] == 0 && peer_between(text, "socket_id\\\":\\\"", s->id, sizeof(s->id))) {
         s->id[strcspn(s->id, "\\")] = 0;
     }
-    if (!tale_between(text, ",\"channel\":\"", name, sizeof(name))) return;
+    if (!peer_between(text, ",\"channel\":\"", name, sizeof(name))) return;
     for (uint32_t i = 0; i < CHANNELS; i++) {
         if (strcmp(name, channels[i]) == 0) note_place(s, text, i);
     }
@@ -425,12 +399,7 @@ bool tale_wild_read(void)
     for (uint32_t i = 0; i < BACKENDS; i++) {
         struct backend *b = &backends[i];
         if (b->peer == NULL) continue;
-        uint32_t n = b->peer->from_server.count;
-        if (n > 0) {
-            sim_pipe_put(&b->in, sim_pipe_at(&b->peer->from_server), n);
-            sim_pipe_skip(&b->peer->from_server, n);
-            any = true;
-        }
+        if (peer_take(b->peer, &b->in)) any = true;
         while (take_answer(b)) continue;
         if (b->peer->saw_end && b->peer->from_server.count == 0) backend_leave(b, false);
     }

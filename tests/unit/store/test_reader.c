@@ -83,11 +83,27 @@ static void ask_message(struct model *m, struct rng *rng)
     store_read_free(&r);
 }
 
+/* The last record of an answer that has not this flag: a page goes on behind it. */
+static bool last_without(const struct store_read *r, uint8_t flag, struct record *out)
+{
+    bool found = false;
+    struct slice rest = slice_of(r->bytes, r->bytes_count);
+    for (uint32_t bytes; rest.bytes > 0; rest = slice_skip(rest, bytes)) {
+        struct record x;
+        assert_int_equal(record_read(rest, &x, &bytes), RECORD_OK);
+        if ((x.flags & flag) != 0) continue;
+        *out = x;
+        found = true;
+    }
+    return found;
+}
+
 /* All pages, one after the other. */
 static void ask_versions(struct model *m, struct rng *rng)
 {
     struct store_read r = question(m, STORE_VERSIONS);
     struct model_answer a;
+    struct record x;
     r.upto = 1 + rng_below(rng, m->count);
     r.message = model_record_at(m, 1 + rng_below(rng, r.upto))->message;
     r.limit = 1 + (uint32_t)rng_below(rng, 30);
@@ -101,12 +117,7 @@ static void ask_versions(struct model *m, struct rng *rng)
         model_versions(m, &r, &a);
         assert_answer(&r, &a);
         more = r.more;
-        struct slice rest = slice_of(r.bytes, r.bytes_count);
-        for (uint32_t bytes; rest.bytes > 0; rest = slice_skip(rest, bytes)) {
-            struct record x;
-            assert_int_equal(record_read(rest, &x, &bytes), RECORD_OK);
-            if ((x.flags & RECORD_CONTEXT) == 0) r.from = x.delivery;
-        }
+        if (last_without(&r, RECORD_CONTEXT, &x)) r.from = x.delivery;
         store_read_free(&r);
     }
 }
@@ -115,6 +126,7 @@ static void ask_rows(struct model *m, struct rng *rng, bool past)
 {
     struct store_read r = question(m, STORE_ROWS);
     struct model_answer a;
+    struct record x;
     if (past) r.upto = 1 + rng_below(rng, m->count);
     r.limit = 1 + (uint32_t)rng_below(rng, 60);
     r.newest_first = rng_below(rng, 2) == 0;
@@ -128,12 +140,7 @@ static void ask_rows(struct model *m, struct rng *rng, bool past)
         model_rows(m, &r, &a);
         assert_answer(&r, &a);
         more = r.more;
-        struct slice rest = slice_of(r.bytes, r.bytes_count);
-        for (uint32_t bytes; rest.bytes > 0; rest = slice_skip(rest, bytes)) {
-            struct record x;
-            assert_int_equal(record_read(rest, &x, &bytes), RECORD_OK);
-            if ((x.flags & RECORD_FOLDED) == 0) r.rows_after = x.history;
-        }
+        if (last_without(&r, RECORD_FOLDED, &x)) r.rows_after = x.history;
         store_read_free(&r);
     }
 }
