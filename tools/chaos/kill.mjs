@@ -36,6 +36,7 @@ const PROGRESS = 20;
 const MOMENTS = { start: 1, audit: 2, retries: 3, load: 9, disk: 2, disk_healed: 1 };
 const LOAD_MS = 650;
 const MEMBERS = 6;
+const SETTLE_MS = 20000;
 const sleep = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const kills_wanted = values.kills;
@@ -123,6 +124,12 @@ async function check_store() {
   if (wrong) auditor.fault(wrong);
 }
 
+async function until(check, what) {
+  for (const end = Date.now() + SETTLE_MS; !await check(); await sleep(50)) {
+    assert.ok(Date.now() < end, `${what} within ${SETTLE_MS} ms`);
+  }
+}
+
 /* The last life: everything is read; members are let go; the directory is checked. */
 async function the_end() {
   const life = await world.start(rng.pick(shards_list));
@@ -130,14 +137,15 @@ async function the_end() {
   world.open();
   await sleep(LOAD_MS);
   world.shut();
-  await sleep(50);
+  await until(() => load.flying === 0, 'every request has its answer');
   await audit(life, world.channels, true);
   world.finish();
   await load.check_bulk();
-  await sleep(2500);                        /* members' grace period */
-  const { users } = await read(world.port, world.app, `${path_of(world.room)}/users`);
-  const inside = await check_presence_log(world.port, world.app, world.room);
-  assert.deepEqual([...inside].sort(), users.map((u) => u.id).sort(), 'the log is who is there');
+  await until(async () => {                 /* once the grace time of those who left is over */
+    const inside = await check_presence_log(world.port, world.app, world.room);
+    const { users } = await read(world.port, world.app, `${path_of(world.room)}/users`);
+    return [...inside].sort().join() === users.map((u) => u.id).sort().join();
+  }, 'the log is who is there');
   await world.stop();
   await check_store();
   const counts = { ...auditor.counts, bulk: load.bulk.size, retained: retained.told.size };

@@ -28,6 +28,7 @@ export class Workload {
   kept = [];
   bulk = new Map();                /* channel -> rows {told, asked} */
   bulk_bytes = 0;
+  flying = 0;                      /* requests on their way */
   counts = { requests: 0, again: 0, busy: 0, repeated: 0, refused: 0, unknown: 0 };
 
   constructor(world, auditor) { this.world = world; this.auditor = auditor; }
@@ -191,6 +192,7 @@ export class Workload {
         channel: `bulk-${rng.below(BULK_CHANNELS)}`, data: 'b'.repeat(rng.below(8000)) }));
       for (const item of batch) this.bulk_bytes += item.data.length;
       let done;
+      this.flying += 1;
       try {
         const r = await api(this.world.port, this.world.app, 'POST', '/batch_events',
                             { body: { batch } });
@@ -199,6 +201,8 @@ export class Workload {
       } catch (e) {
         if (!life.ending) this.auditor.fault(`bulk: no answer from a live server: ${e}`);
         await life.ended;
+      } finally {
+        this.flying -= 1;
       }
       for (const { channel } of batch) {
         const c = this.bulk.get(channel) ?? { told: 0, asked: 0 };
@@ -226,6 +230,7 @@ export class Workload {
       if (!await this.world.open_gate()) return false;
       const life = this.world.life;
       this.counts.requests += 1;
+      this.flying += 1;
       let r;
       try {
         r = await api(this.world.port, this.world.app, 'POST', op.path,
@@ -236,6 +241,8 @@ export class Workload {
         this.counts.again += 1;
         await life.ended;
         continue;
+      } finally {
+        this.flying -= 1;
       }
       if (r.status === 503) {
         this.counts.busy += 1;
