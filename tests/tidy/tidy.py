@@ -96,7 +96,8 @@ def tree_files(root):
     """Every text file that is ours, as paths relative to root."""
     found = []
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(d for d in folders if d not in SKIP_DIRS and not d.startswith("build"))
+        folders[:] = sorted(d for d in folders if d not in SKIP_DIRS and
+                            not os.path.isdir(os.path.join(folder, d, "meson-info")))
         for name in sorted(names):
             if name not in SKIP_FILES and name.endswith(TEXT_SUFFIXES):
                 found.append(os.path.relpath(os.path.join(folder, name), root))
