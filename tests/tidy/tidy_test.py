@@ -131,7 +131,9 @@ CASES = {
                            ["exception tests/tidy/exceptions.txt", "function_lines core/x.c"]),
     "exception_unneeded": ({"tests/tidy/exceptions.txt": "space core/x.c\n"},
                            ["exception tests/tidy/exceptions.txt"]),
-    "build_folder_passes": ({"build-x/x.c": "\t\n"}, []),
+    "build_folder_of_any_name_passes": ({"out/x.c": "\t\n", "out/meson-info/intro.json": ""}, []),
+    "folder_that_only_sounds_built_is_read": ({"build-x/x.c": "int weft_x;\t\n"},
+                                              ["tab build-x/x.c", "space build-x/x.c"]),
 }
 
 
