@@ -43,7 +43,7 @@ struct slice sign_query_get(const struct sign_query *q, const char *name);
 
 /* Timestamp, body_md5 and signature of a parsed query; path without the query, as received. Either
  * the received or the percent-decoded form of the path may have been signed. An empty POST body
- * needs no body_md5 (spec/settled.md 19). */
+ * needs no body_md5 (spec/settled.md 19); other methods need none, and may have the right one. */
 enum sign_api sign_api_check(const struct sign_query *q, struct slice method, struct slice path,
                              struct slice body, struct slice secret, uint64_t now_unix_s);
 

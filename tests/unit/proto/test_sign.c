@@ -240,6 +240,8 @@ static void sign_body_md5_goes_with_the_body(void **state)
                      SIGN_API_MD5_FORBIDDEN);
     assert_int_equal(check("DELETE", "/apps/42/channels", BASE "&body_md5=" GET_SIGNATURE, ""),
                      SIGN_API_MD5_FORBIDDEN);
+    assert_int_equal(check("GET", "/", BASE "&body_md5=d41d8cd98f00b204e9800998ecf8427e", ""),
+                     SIGN_API_BAD_SIGNATURE);          /* it is right: this reaches the signature */
     /* an empty POST needs none, but a given one must be right: both reach the signature */
     assert_int_equal(check("POST", "/", BASE, ""), SIGN_API_BAD_SIGNATURE);
     assert_int_equal(check("POST", "/", BASE "&body_md5=d41d8cd98f00b204e9800998ecf8427e", ""),
