@@ -13,6 +13,7 @@ static err_t app_resolve(struct conf_job *job, const struct conf_raw_app *raw,
                          struct conf_app *out)
 {
     const struct conf_slot *names = NULL;
+    bool flat = false;
 
     *out = job->target.shared;
     for (uint32_t i = 0; i < conf_table_app.count; i++) {
@@ -20,6 +21,7 @@ static err_t app_resolve(struct conf_job *job, const struct conf_raw_app *raw,
         const struct conf_slot *slot = raw->slot[i].ptr != NULL ? &raw->slot[i] : &raw->flat[i];
         err_t e = OK;
 
+        flat = flat || raw->flat[i].ptr != NULL;
         if (key->type == CONF_NAMESPACES) names = slot;
         else if (slot->ptr == NULL) e = conf_value_store_standard(key, out);
         else if (key->type == CONF_LIST)
@@ -28,7 +30,7 @@ static err_t app_resolve(struct conf_job *job, const struct conf_raw_app *raw,
         if (e != OK) return e;
     }
     ASSERT(names != NULL);
-    return conf_names_resolve(job, names, out);
+    return conf_names_resolve(job, names, flat, out);
 }
 
 err_t conf_apps_resolve(struct conf_job *job)

@@ -60,18 +60,21 @@ err_t conf_names_server_check(struct conf_job *job)
     return OK;
 }
 
-/* An app or a namespace starts from wider values, so what is on there and off here it said. */
-static err_t channels_check(struct conf_job *job, const char *prefix,
+/* An app or a namespace starts from wider values, so what is on there and off here it said.
+ * channels: what stands before `annotations_enabled`, behind the prefix. */
+static err_t channels_check(struct conf_job *job, const char *prefix, const char *channels,
                             const struct conf_channels *s)
 {
     const struct conf *c = &job->target.conf;
+    char annotations[CONF_PATH_BYTES];
 
     if (s->history_enabled && !c->history_enabled)
         return fail_needs(job, prefix, "history.enabled", "history.enabled");
     if (s->presence_history_enabled && !c->history_enabled)
         return fail_needs(job, prefix, "presence_history.enabled", "history.enabled");
+    snprintf(annotations, sizeof(annotations), "%sannotations_enabled", channels);
     if (s->annotations_enabled && !c->annotations_enabled)
-        return fail_needs(job, prefix, "annotations_enabled", "annotations.enabled");
+        return fail_needs(job, prefix, annotations, "annotations.enabled");
     if (s->connection_recovery_enabled && !c->connection_recovery_enabled)
         return fail_needs(job, prefix, "connection_recovery.enabled",
                           "connection_recovery.enabled");
@@ -100,7 +103,7 @@ static err_t namespace_resolve(struct conf_job *job, const struct conf_raw_names
 
     *out = named.ns;                                      /* its texts are freed with the app */
     if (e != OK) return e;
-    e = channels_check(job, prefix, &named.channels);
+    e = channels_check(job, prefix, "", &named.channels);
     if (e != OK) return e;
     out->policy = policy_make(&job->target.conf, &named.channels);
     if (out->channel_name_pattern[0] == '\0') return OK;
@@ -114,14 +117,16 @@ static int name_compare(const void *a, const void *b)
     return slice_order(slice_str(x->name), slice_str(y->name));
 }
 
-err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw, struct conf_app *a)
+err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw, bool flat,
+                         struct conf_app *a)
 {
     uint32_t index = (uint32_t)(a - job->target.conf.apps);
     const struct conf_raw_namespace *list = raw->ptr;
+    const char *policy = flat ? "" : "policy.", *channels = flat ? "" : "channels.";
     char prefix[CONF_PATH_BYTES];
 
-    snprintf(prefix, sizeof(prefix), "app_manager.array.apps[%u].", index);
-    err_t e = channels_check(job, prefix, &a->channels);
+    snprintf(prefix, sizeof(prefix), "app_manager.array.apps[%u].%s", index, policy);
+    err_t e = channels_check(job, prefix, channels, &a->channels);
     if (e != OK) return e;
     a->policy = policy_make(&job->target.conf, &a->channels);
     a->policy_any = policy_any(&a->policy);
@@ -133,8 +138,8 @@ err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw, stru
     for (uint32_t i = 0; i < raw->count; i++) {
         struct conf_namespace *ns = &a->names.list[i];
         a->names.count = i + 1;                           /* half a namespace is freed too */
-        snprintf(prefix, sizeof(prefix), "app_manager.array.apps[%u].channel_namespaces[%u].",
-                 index, i);
+        snprintf(prefix, sizeof(prefix), "app_manager.array.apps[%u].%s%schannel_namespaces[%u].",
+                 index, policy, channels, i);
         e = namespace_resolve(job, &list[i], prefix, a, ns);
         if (e != OK) return e;
         a->policy_any = a->policy_any || policy_any(&ns->policy);

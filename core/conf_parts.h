@@ -155,8 +155,8 @@ void conf_apps_free(struct conf *c);
 /* Refuses a feature of the server that lacks the one it stands on. */
 MUST_CHECK err_t conf_names_server_check(struct conf_job *job);
 /* a->names from the raw list and every policy of the app, from a->channels. Refuses what is on for
- * it and off for the server. */
-MUST_CHECK err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw,
+ * it and off for the server. flat: the app is written in the form without `policy`. */
+MUST_CHECK err_t conf_names_resolve(struct conf_job *job, const struct conf_slot *raw, bool flat,
                                     struct conf_app *a);
 void conf_names_free(struct conf_names *names);
 

@@ -233,8 +233,19 @@ static void what_cannot_be_in_force_is_refused(void **state)
               "      - {id: b, key: l, secret: s, history: {enabled: true}}\n",
          "app_manager.array.apps[1].history.enabled: expected history.enabled to be true too"},
         {APPS "      - {id: a, key: k, secret: s, policy: {presence_history: {enabled: true}}}\n",
-         "app_manager.array.apps[0].presence_history.enabled: expected history.enabled to be true "
+         "app_manager.array.apps[0].policy.presence_history.enabled: expected history.enabled to "
+         "be true too"},
+        {APPS "      - {id: a, key: k, secret: s, policy: {channels: {annotations_enabled: "
+              "true}}}\n",
+         "app_manager.array.apps[0].policy.channels.annotations_enabled: expected "
+         "annotations.enabled to be true too"},
+        {APPS "      - {id: a, key: k, secret: s, annotations_enabled: true}\n",
+         "app_manager.array.apps[0].annotations_enabled: expected annotations.enabled to be true "
          "too"},
+        {APPS "      - {id: a, key: k, secret: s, policy: {channels: {channel_namespaces: "
+              "[{name: n, presence_history: {enabled: true}}]}}}\n",
+         "app_manager.array.apps[0].policy.channels.channel_namespaces[0].presence_history.enabled:"
+         " expected history.enabled to be true too"},
         {APPS "      - {id: a, key: k, secret: s, connection_recovery: {enabled: true}}\n",
          "app_manager.array.apps[0].connection_recovery.enabled: expected "
          "connection_recovery.enabled to be true too"},
