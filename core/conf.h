@@ -79,8 +79,10 @@ struct conf {
     uint32_t shard_memory_mb;          /* limits.shard_memory_mb: heap bound per shard, 4096 */
     uint32_t accepts_outstanding;      /* limits.accepts_outstanding per shard, 256 */
     uint32_t fanout_backlog;           /* limits.fanout_backlog, subscribers, 4,194,304 */
-    uint32_t handshake_timeout_ms;     /* limits.handshake_timeout_ms: first bytes to a complete
-                                          request, 10,000 */
+    uint32_t handshake_timeout_ms;     /* limits.handshake_timeout_ms: the head of a request, and
+                                          between two pieces of its body, 10,000 */
+    uint32_t request_timeout_ms;       /* limits.request_timeout_ms: first bytes to the end of the
+                                          body, 120,000 */
     uint32_t keepalive_timeout_ms;     /* http_api.keepalive_timeout_ms: idle HTTP, 60,000 */
 
     uint32_t activity_timeout;         /* s */

@@ -100,6 +100,8 @@ static const struct conf_key keys_server[] = {
         "refused beyond it."),
     NUM("limits.handshake_timeout_ms", conf.handshake_timeout_ms, 1, 600000, "10000", "ms",
         "Time for the head of a request, and between two pieces of its body."),
+    NUM("limits.request_timeout_ms", conf.request_timeout_ms, 1, 3600000, "120000", "ms",
+        "Time for a whole request, its body included, else 408."),
 
     NUM("channel_limits.max_name_length", shared.max_channel_name_length, 0, 16384, "200",
         "bytes", "Longest channel name where an app is silent; 0 means no limit."),

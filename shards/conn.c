@@ -261,6 +261,9 @@ void conn_on_timer(struct shard *sh, struct conn *c)
     case CONN_HTTP:                      /* no request in time, or idle for long */
         if (c->busy) return;
         if (c->in != NULL && !c->last) {
+            if ((uint32_t)sh->re.now_ms - c->opened_ms >= sh->conf->request_timeout_ms) {
+                metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_REQUEST_TIME, 1);
+            }
             reply_bad(sh, c, 408, "Request Timeout");
         } else {
             conn_kill(sh, c);

@@ -87,7 +87,8 @@ struct conn {
     uint64_t           socket_a, socket_b;   /* the two numbers of the socket id */
     struct ws_state    ws;
     uint64_t           ping_due_ms;      /* while pinged: when the answer is overdue */
-    uint32_t           opened_ms, heard_ms;  /* low 32 bits of the reactor's milliseconds */
+    uint32_t           opened_ms;        /* HTTP: this request began; WS: the socket opened. As */
+    uint32_t           heard_ms;         /* this, low 32 bits of the reactor's milliseconds */
     struct sub        *subs;             /* owned list */
     struct user       *user;             /* owned; signed in (or signing in) */
     struct conn_body  *body;             /* owned; a chunked body under way */

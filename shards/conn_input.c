@@ -315,9 +315,17 @@ static void pause_if_flooding(struct shard *sh, struct conn *c)
     }
 }
 
+/* A body may take long if it moves, but not for ever: one of single bytes would. */
+static void arm_body(struct shard *sh, struct conn *c)
+{
+    uint32_t limit = sh->conf->request_timeout_ms, age = (uint32_t)sh->re.now_ms - c->opened_ms;
+    conn_arm(sh, c, u32_min(sh->conf->handshake_timeout_ms, age >= limit ? 0 : limit - age));
+}
+
 void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t count)
 {
     sh->input_of = c;
+    if (c->in == NULL && c->state == CONN_HTTP) c->opened_ms = (uint32_t)sh->re.now_ms;
     if (c->in == NULL && !is_held(c)) {
         uint32_t used = run(sh, c, bytes, count);
         if (c->state != CONN_DEAD && used < count &&
@@ -338,7 +346,7 @@ void conn_take_input(struct shard *sh, struct conn *c, uint8_t *bytes, uint32_t 
         free_input(sh, &c->in);
     } else if (c->state == CONN_HTTP && c->in != NULL && !c->busy &&
                (!timer_armed(&c->timer) || c->need > 0)) {
-        conn_arm(sh, c, sh->conf->handshake_timeout_ms);   /* a body may take long if it moves */
+        arm_body(sh, c);
     }
     pause_if_flooding(sh, c);
 }
@@ -379,6 +387,7 @@ void conn_answered(struct shard *sh, struct conn *c, bool keep)
         return;
     }
     if (!keep) c->last = true;
+    c->opened_ms = (uint32_t)sh->re.now_ms;            /* what stands behind it begins */
     conn_arm(sh, c, sh->conf->keepalive_timeout_ms);   /* also for a peer that does not read */
     if (c->out_count == 0) conn_out_empty(sh, c);
     conn_resume_input(sh, c);

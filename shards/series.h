@@ -53,6 +53,7 @@
     X(FANOUT_BACKLOG, "fanout_backlog")                    \
     X(IDEMPOTENCY_ENTRIES, "idempotency_entries")          \
     X(REQUEST_SIZE, "request_size")                        \
+    X(REQUEST_TIME, "request_time")                        \
     X(BACKEND_RATE, "backend_rate")                        \
     X(READ_RATE, "read_rate")                              \
     X(RATE_ADDRESSES, "rate_addresses")                    \

@@ -9,6 +9,8 @@ import { assert, expect_nothing } from '../expect.mjs';
 import { request, signedQuery, signedText } from '../http_raw.mjs';
 import { join } from '../clients.mjs';
 import { apps } from '../apps.mjs';
+import { metric } from '../metrics.mjs';
+import { WAIT_MS } from '../ws_raw.mjs';
 
 const s = suite('api http', { shared: true });
 const LIVE = 'GET /live HTTP/1.1\r\nHost: a\r\n\r\n';
@@ -260,8 +262,8 @@ s.test('clients that leave in the middle of a request', async (t) => {
 
 /* ---- settings of HTTP ---- */
 const own = suite('api http settings', { config: {
-  http_api: { usage_enabled: false, request_limit_in_mb: 1, keepalive_timeout_ms: 600 },
-  limits: { handshake_timeout_ms: 500 },
+  http_api: { usage_enabled: false, request_limit_in_mb: 1, keepalive_timeout_ms: 2000 },
+  limits: { handshake_timeout_ms: 1500, request_timeout_ms: 3000 },
   cors: { origin: ['https://app.test', '*.wild.test'], methods: ['GET', 'POST'],
           allowed_headers: ['Content-Type'], credentials: true },
   app_manager: { array: { apps: [apps.main] } } } });
@@ -301,6 +303,33 @@ own.test('an unfinished request is given up', async (t) => {
     for (const r of responses) assert.equal(r.status, 408);
   }
 });
+/* What the server says to a request whose body never ends, though it never pauses. */
+function trickle(port, head, piece) {
+  return new Promise((resolve, reject) => {
+    const socket = net.connect({ port, host: '127.0.0.1', allowHalfOpen: true });
+    let text = '';
+    const each = setInterval(() => socket.write(piece), 50);
+    const late = setTimeout(() => socket.destroy(new Error(`it goes on: ${text}`)), WAIT_MS);
+    socket.on('data', (bytes) => { text += bytes; });
+    socket.on('end', () => socket.destroy());
+    socket.on('error', reject);
+    socket.on('close', () => { clearInterval(each); clearTimeout(late); resolve(text); });
+    socket.write(head);
+  });
+}
+for (const [what, length, piece] of [['of a known length', 'Content-Length: 100000', 'x'],
+                                     ['in chunks', 'Transfer-Encoding: chunked', '1\r\nx\r\n']]) {
+  own.test(`a body ${what} that trickles is given up`, async (t) => {
+    const post = `POST /apps/main-id/events HTTP/1.1\r\nHost: a\r\n${length}\r\n\r\n`;
+    const hits = () => metric(t.server, 'sockudo_limit_hits_total', { limit: 'request_time' });
+    const before = await hits();
+    for (const head of [post, LIVE + post]) {
+      const answers = (await trickle(t.port, head, piece)).match(/HTTP\/1.1 \d+/g);
+      assert.deepEqual(answers, [...(head === post ? [] : ['HTTP/1.1 200']), 'HTTP/1.1 408']);
+    }
+    assert.ok(await hits() >= before + 2);
+  });
+}
 own.test('an idle kept-alive connection is closed', async (t) => {
   const { responses, closed } = await t.raw(LIVE);
   assert.equal(responses.length, 1);
