@@ -237,18 +237,21 @@ static void fail_lane(struct shard *sh, struct stream_lane *ln, struct stream_ba
     ln->open = NULL;
     unfly(sh, first);
     for (struct stream_batch *sb = ln->out_first; sb != NULL; sb = sb->next) {
-        if (!sb->dead) unfly(sh, sb);
+        if (sb->state != STREAM_BATCH_LIVE) continue;
+        sb->state = STREAM_BATCH_FAILING;
+        unfly(sh, sb);
     }
     if (open != NULL) unfly(sh, open);
-    settle(sh, first);
+    settle(sh, first);                   /* posts: new epochs may fill a batch */
     for (struct stream_batch *sb = ln->out_first; sb != NULL; sb = sb->next) {
-        if (!sb->dead) settle(sh, sb);
+        if (sb->state == STREAM_BATCH_FAILING) settle(sh, sb);
     }
     if (open != NULL) settle(sh, open);
     refuse(sh, first);
     for (struct stream_batch *sb = ln->out_first; sb != NULL; sb = sb->next) {
-        if (!sb->dead) refuse(sh, sb);
-        sb->dead = true;
+        if (sb->state != STREAM_BATCH_FAILING) continue;
+        refuse(sh, sb);
+        sb->state = STREAM_BATCH_DEAD;
     }
     if (open == NULL) return;
     refuse(sh, open);
@@ -264,11 +267,12 @@ void stream_on_committed(struct shard *sh, const struct letter *l)
     ln->out_first = sb->next;
     if (ln->out_first == NULL) ln->out_last = NULL;
     ln->out_bytes -= b->bytes_room;
-    ASSERT(!sb->dead || b->result != OK);
+    bool dead = sb->state == STREAM_BATCH_DEAD;
+    ASSERT(!dead || b->result != OK);
     if (b->result == OK) {
         metric_observe(sh->metrics, METRIC_STORE_COMMIT_MS, 0, 0, (double)b->commit_ns / 1e6);
         take(sh, sb);
-    } else if (!sb->dead) {
+    } else if (!dead) {
         /* A dead batch's generation is not looked at: it may be newer than what is in flight. */
         ln->generation = b->generation_now;
         fail_lane(sh, ln, sb);

@@ -46,12 +46,15 @@ struct stream_item {
     bool                   applied;      /* relaxed: shown before the commit */
 };
 
+/* FAILING: while a failure of the lane is settled, which may post batches of its own. DEAD: its
+ * items have been failed. */
+enum stream_batch_state { STREAM_BATCH_LIVE, STREAM_BATCH_FAILING, STREAM_BATCH_DEAD };
 struct stream_batch {
     struct store_batch   b;
     struct stream_batch *next;           /* posted later */
     struct stream_item  *items;          /* owned; one a record */
     uint32_t             items_room;
-    bool                 dead;           /* its items have been failed */
+    uint8_t              state;          /* enum stream_batch_state */
 };
 
 struct stream_lane {

@@ -1,14 +1,16 @@
 /* Goal    Frames of appends are what a client expects, and blobs hold frames without copying them.
  *         Streams that are at rest come and go with their ids, and never with a home in use.
  *         Records that wait for a load are sequenced in the order in which they came. What was
- *         refused may be said again.
+ *         refused may be said again. A failed commit takes back what was in flight and nothing that
+ *         is written because of it.
  * Method  The pure parts of stream_parts.h on a heap, without a shard's thread; homes and streams
- *         without history on a shard that has no ring.
+ *         without history on a shard that has no ring; batches on a lane that the test answers for.
  */
 #include "shards/stream_parts.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include <cmocka.h>
@@ -315,10 +317,17 @@ static void records_that_wait_keep_their_order(void **state)
 /* ---- publishes that are not stored ---- */
 
 static enum home_status answered;
+static struct store_batch *posted[64];   /* to the lane, in their order */
+static uint32_t posted_count;
 void __wrap_shard_answer(struct shard *sh, uint16_t to, struct letter *l);
 void __wrap_shard_answer(struct shard *sh, uint16_t to, struct letter *l)
 {
     (void)sh, (void)to;
+    if (l->kind == MAIL_COMMIT) {
+        assert_true(posted_count < sizeof(posted) / sizeof(posted[0]));
+        posted[posted_count++] = l->payload;
+        return;
+    }
     assert_int_equal(l->kind, MAIL_PUBLISHED);
     answered = (enum home_status)l->arg[0];
 }
@@ -361,6 +370,72 @@ static void a_refused_publish_leaves_no_receipt(void **state)
     free(data);
 }
 
+/* ---- a commit that fails ---- */
+
+bool __wrap_store_refuses(const struct store *s, uint32_t lane);
+bool __wrap_store_refuses(const struct store *s, uint32_t lane) { return (void)s, lane > 0; }
+uint16_t __wrap_store_post(const struct store *s, uint32_t lane);
+uint16_t __wrap_store_post(const struct store *s, uint32_t lane) { return (void)s, (uint16_t)lane; }
+uint32_t __wrap_store_losses(const struct store *s, uint32_t lane);
+uint32_t __wrap_store_losses(const struct store *s, uint32_t lane) { return (void)s, lane; }
+const char *__wrap_store_id(const struct store *s);
+const char *__wrap_store_id(const struct store *s) { return (void)s, "s"; }
+
+static struct stream *relaxed_stream(struct fixture *f, uint32_t number)
+{
+    char name[16];
+    (void)snprintf(name, sizeof(name), "c%u", number);
+    struct stream *st = stream_of(&f->sh, home_of(f, name), STREAM_MAIN);
+    assert_non_null(st);
+    st->history = st->relaxed = st->named = st->named_now = true;   /* as loaded */
+    st->chan = number + 1;
+    return st;
+}
+
+static void lane_answers(struct fixture *f, struct store_batch *b, err_t result)
+{
+    struct letter l = {.kind = MAIL_COMMITTED, .payload = b};
+    b->result = result;
+    b->generation_now = 1;
+    stream_on_committed(&f->sh, &l);
+}
+
+/* The new epochs of many channels fill batches while the failure is still being settled. */
+static void what_a_failure_writes_does_not_fail_with_it(void **state)
+{
+    (void)state;
+    enum { STREAMS = 8000 };
+    struct fixture *f = fixture_open();
+    struct stream **streams = calloc(STREAMS, sizeof(struct stream *));
+    posted_count = 0;
+    for (uint32_t i = 0; i < STREAMS; i++) streams[i] = relaxed_stream(f, i);
+    f->server.store = (struct store *)(void *)f;     /* never looked into */
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        struct record r = {.kind = RECORD_PLAIN, .name = slice_str("\"e\""),
+                           .data = slice_str("1")};
+        assert_true(stream_append(&f->sh, streams[i], &r, NULL, NULL));
+        assert_int_equal(streams[i]->now.delivery, 1);   /* relaxed: shown */
+    }
+    stream_lane_post(&f->sh, 0);
+    uint32_t failed = posted_count;
+    assert_true(failed > 1);
+    lane_answers(f, posted[0], ERR_IO);
+    assert_true(posted_count > failed);
+    for (uint32_t i = 1; i < failed; i++) lane_answers(f, posted[i], ERR_FULL);
+    stream_lane_post(&f->sh, 0);
+    for (uint32_t i = failed; i < posted_count; i++) {
+        assert_int_equal(posted[i]->generation, 1);
+        lane_answers(f, posted[i], OK);
+    }
+    for (uint32_t i = 0; i < STREAMS; i++) {
+        assert_int_equal(streams[i]->now.delivery, 0);
+        assert_int_equal(streams[i]->flying, 0);
+        assert_false(streams[i]->epoch_owed);
+    }
+    free(streams);
+    fixture_close(f);
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
@@ -373,6 +448,7 @@ int main(void)
         cmocka_unit_test(a_stream_at_rest_goes_and_comes_back_as_itself),
         cmocka_unit_test(records_that_wait_keep_their_order),
         cmocka_unit_test(a_refused_publish_leaves_no_receipt),
+        cmocka_unit_test(what_a_failure_writes_does_not_fail_with_it),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
 }
