@@ -289,14 +289,14 @@ s.test('the summaries of a channel have a bound; what is deleted makes room', as
 
 s.test('what has left the log with its age makes room', async (t) => {
   const lives = new Lives(t, { ...mem_config, annotations: { enabled: true, max_channel_mb: 1 },
-    versioned_messages: { enabled: true, retention_window_seconds: 2 } });
+    versioned_messages: { enabled: true, retention_window_seconds: 4 } });
   await lives.start();
   const [c, port] = [t.name(), lives.port];
   const make = async (clientId) => {
     const r = await t.api(A, 'POST', '/events', { port, body: { name: 'n', data: 'x', channel: c,
                                                                info: 'subscription_count' } });
     return create(t, c, r.json.channels[c].message_serial,
-                  { type: 'r:flag.v1', clientId: clientId.padEnd(50000, 'x') }, A, { port });
+                  { type: 'r:flag.v1', clientId: clientId.padEnd(150000, 'x') }, A, { port });
   };
   let made = 0;
   while ((await make(`${made}-`)).status === 200) made += 1;

@@ -102,22 +102,22 @@ for (const [what, text] of Object.entries(decodable)) {
 const quick = app_entry('quick', { features: { enable_user_authentication: true } });
 const silent = app_entry('silent');
 const idle = suite('v1 timeouts', { parallel: 32, config: {
-  activity_timeout: 1, websocket: { pong_timeout: 1 }, app_manager: { array: { apps: [quick,
+  activity_timeout: 2, websocket: { pong_timeout: 2 }, app_manager: { array: { apps: [quick,
     silent] } } } });
 
 s.test('activity_timeout is 120 unless configured', async (t) => {
   assert.equal((await t.open()).established.activity_timeout, 120);
 });
 idle.test('activity_timeout is announced', async (t) => {
-  assert.equal((await t.open(quick)).established.activity_timeout, 1);
+  assert.equal((await t.open(quick)).established.activity_timeout, 2);
 });
 idle.test('a silent socket is pinged, then closed with 4201', async (t) => {
-  const ws = await t.open(quick);
   const began = Date.now();
+  const ws = await t.open(quick);
   assert.deepEqual(await ws.next(), { event: 'pusher:ping' });
-  assert.ok(Date.now() - began < 4000, 'the ping comes after about a second');
+  assert.ok(Date.now() - began >= 1900, 'not before the socket was silent for long');
   await expect_fatal(ws, 4201, /^Pong reply not received/);
-  assert.ok(Date.now() - began >= 1200, 'not before both waits are over');
+  assert.ok(Date.now() - began >= 3900, 'not before both waits are over');
 });
 idle.test('a half-open socket is given up', async (t) => {
   const ws = await t.open(silent, { autoClose: false });
@@ -147,14 +147,14 @@ for (const [what, answer] of Object.entries(alive)) {
 }
 idle.test('traffic from the client puts the ping off', async (t) => {
   const ws = await t.open(quick);
-  const until = Date.now() + 2500;
+  const until = Date.now() + 5000;
   while (Date.now() < until) {
     ws.send(PING);
     assert.equal((await ws.next()).event, 'pusher:pong');
     await new Promise((resolve) => setTimeout(resolve, 200));
   }
 });
-idle.test('pusher-js stays connected to a server that pings every second', async (t) => {
+idle.test('pusher-js stays connected to a server that pings often', async (t) => {
   const p = t.pusher(quick);
   const states = [];
   p.connection.bind('state_change', ({ current }) => states.push(current));
@@ -170,7 +170,7 @@ idle.test('pusher-js stays connected to a server that pings every second', async
 
 const open = app_entry('open');
 const auth = suite('v1 authentication timeout', { parallel: 8, config: {
-  user_authentication_timeout: 1, app_manager: { array: { apps: [quick, open] } } } });
+  user_authentication_timeout: 2, app_manager: { array: { apps: [quick, open] } } } });
 auth.test('a socket that neither signs in nor joins is closed with 4009', async (t) => {
   const ws = await t.open(quick);
   await join(ws, t.name());

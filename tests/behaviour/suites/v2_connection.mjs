@@ -175,7 +175,7 @@ s.test('a user\'s sockets are terminated with 4009', async (t) => {
   await expect_fatal_v2(ws, 4009, 'You got disconnected by the app.');
 });
 
-const limits = suite('v2 authentication timeout', { config: { user_authentication_timeout: 1,
+const limits = suite('v2 authentication timeout', { config: { user_authentication_timeout: 2,
   app_manager: { array: { apps: [v2_app] } } } });
 limits.test('a socket that proves nothing is closed with 4009', async (t) => {
   const ws = await open_v2(t);
