@@ -57,7 +57,7 @@ struct ring_conf {
 
 struct ring_stats {                       /* monotonic but for the last three */
     uint64_t enters, wakes, sends, recvs, recv_bufs_exhausted, recv_rearmed;
-    uint64_t accept_errors, overflows;
+    uint64_t accept_errors;
     uint32_t banks, socks, slots;
 };
 

@@ -323,9 +323,6 @@ static bool bank_flagged(const struct bank *b)
 static void bank_collect(struct ring *r, struct bank *b)
 {
     uint32_t ready = io_uring_cq_ready(&b->ring), before;
-    if (__atomic_load_n(b->ring.sq.kflags, __ATOMIC_RELAXED) & IORING_SQ_CQ_OVERFLOW) {
-        r->stats.overflows++;
-    }
     do {
         before = ready;
         bank_enter(r, b, true, 0, NULL);

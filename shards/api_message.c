@@ -230,7 +230,6 @@ static bool content_fill(struct api_call *call, struct mutation *m, struct conte
     c->name_given = m->name.type != JSON_ABSENT;
     c->data_given = m->data.type != JSON_ABSENT;
     c->clear = m->clear;
-    c->terminal = is_terminal(m);
     c->scope = CONTENT_PRIVILEGED;
     return true;
 }

@@ -7,7 +7,7 @@
 #pragma once
 #include "core/err.h"
 
-enum { LISTEN_BACKLOG = 4096, LISTEN_FDS_MAX = 64 };
+enum { LISTEN_BACKLOG = 4096 };
 
 /* `count` listeners of one address for SO_REUSEPORT, one a shard. *port 0 takes a free one and says
  * which. A port that another server uses is found out first: with SO_REUSEPORT alone the bind

@@ -177,7 +177,7 @@ struct content {
     uint64_t message;                        /* mutations: create delivery serial, and its ms */
     uint64_t message_ms;
     uint8_t  clear;                          /* mutations: enum content_clear */
-    bool     has_key, ephemeral, terminal;
+    bool     has_key, ephemeral;
     bool     data_given;                     /* mutations: tri-state */
     bool     name_given, extras_given;
     /* authorisation of a mutation: settled by the home against the stored owner */
@@ -239,8 +239,6 @@ bool stream_request_put(struct shard *sh, uint32_t app, struct record *r, stream
 struct stream *stream_of(struct shard *sh, struct home *h, enum stream_what what);
 /* True when stream_of refuses this one because what is stored cannot be read: answer 500. */
 bool stream_is_unreadable(const struct home *h, enum stream_what what);
-/* Its name in the store: app_id and channel of every read. */
-static inline struct slice stream_name(const struct stream *st) { return st->stored_name; }
 /* Messages wear the delivery stream's id and serial, rows without versions the history's. */
 static inline bool stream_by_history(const struct stream *st)
 {
