@@ -6,7 +6,8 @@
 #include "shards/api_parts.h"
 #include "shards/home.h"
 
-enum { TURN_VISITS = 4096, STEP_VISITS = 512, FIRST_PIECE_BYTES = 2048 };
+enum { TURN_VISITS = 4096, STEP_VISITS = 512, FIRST_PIECE_BYTES = 2048,
+       LISTS_PINS_MAX = UINT16_MAX / 2 };
 
 struct out {                             /* where pieces of one answer go */
     struct op              *op;          /* lent by the asking shard, as the query */
@@ -164,7 +165,7 @@ static enum api_listed visit(struct shard *sh, struct api_list_job *job, const s
 static bool pin(struct home *h)
 {
     if (h == NULL) return true;
-    if (h->pins == UINT16_MAX) return false;
+    if (h->pins >= LISTS_PINS_MAX) return false;     /* the rest is for streams and attaches */
     h->pins++;
     return true;
 }

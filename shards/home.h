@@ -74,7 +74,7 @@ struct home {
     uint16_t           interests_count, interests_room;
     uint32_t           subs_count, v2_count, full_count;
     uint16_t           app;
-    uint16_t           pins;           /* lists under way that stand on this entry */
+    uint16_t           pins;           /* its streams, attaches under way, lists that stand here */
     uint8_t            kind;           /* enum pusher_kind */
     bool               cache;
     uint32_t           stream_age;     /* of its stream without history: stream.c */
