@@ -1,7 +1,36 @@
-/* What POST /events and /batch_events answer once everything has been published. */
+/* What POST /events and /batch_events answer, and count, once everything has been published. */
 #include "shards/api_events.h"
 
 #include "shards/want.h"
+
+/* A key of the request or of a batch's item was counted when it was claimed. */
+static bool key_counted(const struct event_work *w, const struct event *e)
+{
+    return e->key.ptr != NULL || (!w->batch && w->key.ptr != NULL);
+}
+
+/* message_id or extras.idempotencyKey: not the key that an item has from its batch. */
+static bool has_own_key(const struct event *e)
+{
+    return e->message_id.type == JSON_STRING || e->extras.idempotency_key.type == JSON_STRING;
+}
+
+void api_event_count(struct shard *sh, uint32_t app, const struct event_work *w)
+{
+    for (uint32_t i = 0; i < w->events_count; i++) {
+        const struct event *e = &w->events[i];
+        bool keyed = false, duplicate = !e->skipped;     /* on every one of its channels */
+        for (uint32_t j = 0; j < e->targets_count; j++) {
+            const struct target *t = &w->targets[e->targets_first + j];
+            keyed = keyed || t->keyed;
+            duplicate = duplicate && t->duplicate;
+        }
+        bool counted = key_counted(w, e);
+        if (!keyed || (!counted && !has_own_key(e))) continue;
+        if (!counted) metric_add(sh->metrics, METRIC_IDEMPOTENCY_PUBLISH_TOTAL, app, 0, 1);
+        if (duplicate) metric_add(sh->metrics, METRIC_IDEMPOTENCY_DUPLICATES_TOTAL, app, 0, 1);
+    }
+}
 
 static void write_uuid(struct shard *sh, struct api_text *t)
 {

@@ -140,6 +140,7 @@ static void finish(struct shard *sh, struct op *op)
 {
     struct event_work *w = op->work;
     struct api_text t = {.heap = sh->heap};
+    api_event_count(sh, op->app, w);
     keep_published(sh, op, w, &t);
     if (first_failed(w) == w->targets_count) {
         if (w->batch) api_event_write_batch(sh, &t, w);
@@ -250,6 +251,8 @@ void api_events_on_published(struct op *op, const struct letter *l)
     const struct content *c = (const void *)(uintptr_t)l->arg[4];
     if (c == NULL) return;
     t->versioned = c->versioned;
+    t->keyed = c->has_key;
+    t->duplicate = c->duplicate;
     t->delivery = c->delivery;
     t->history = c->history;
     t->time_ms = c->time_ms;

@@ -46,6 +46,8 @@ struct target {                         /* one distinct channel of one event */
     uint16_t              status;       /* enum home_status */
     bool                  content;      /* its home gets a struct content, not a frame */
     bool                  versioned;    /* it has become a message: the serials below are set */
+    bool                  keyed;        /* its home looked for a receipt */
+    bool                  duplicate;    /* ... and found it */
     uint64_t              subscriptions, users;
     uint64_t              delivery, history, time_ms, create, create_ms;
 };
@@ -85,6 +87,9 @@ struct content *api_event_content(struct shard *sh, uint32_t app, const struct e
                                   const struct event *e, const struct target *t);
 
 /* ---- api_event_answer.c ---- */
+
+/* Every home has answered: which publishes had a key, which were answered from an earlier one. */
+void api_event_count(struct shard *sh, uint32_t app, const struct event_work *w);
 
 /* What POST /events answers for this event; what the whole batch does. */
 void api_event_write(struct shard *sh, struct api_text *t, const struct event_work *w,

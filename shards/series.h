@@ -198,12 +198,13 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
     X(BROADCAST_LATENCY_MS, "broadcast_latency_ms", MS, APP_PORT, broadcasts,                      \
       "Milliseconds from the receipt of a publish until its frames are queued on their sockets.")  \
     X(IDEMPOTENCY_PUBLISH_TOTAL, "idempotency_publish_total", COUNTER, APP_PORT, none,             \
-      "Publishes that carried an idempotency key.")                                                \
+      "Publishes over HTTP with an idempotency key: of the request or item, or, where there is "   \
+      "history, message_id or extras.idempotencyKey.")                                             \
     X(IDEMPOTENCY_DUPLICATES_TOTAL, "idempotency_duplicates_total", COUNTER, APP_PORT, none,       \
       "Publishes answered from an earlier one with the same key.")                                 \
                                                                                                    \
     X(HISTORY_WRITES_TOTAL, "history_writes_total", COUNTER, APP_PORT, none,                       \
-      "Rows committed.")                                                                           \
+      "Rows of history committed: one a publish and channel, none for changes and annotations.")   \
     X(HISTORY_WRITE_FAILURES_TOTAL, "history_write_failures_total", COUNTER, APP_PORT, none,       \
       "Records whose commit failed; their publishers were told to try again.")                     \
     X(HISTORY_WRITE_LATENCY_MS, "history_write_latency_ms", MS, APP_PORT, none,                    \

@@ -20,7 +20,7 @@ static void count(struct shard *sh, const struct stream *st, const struct record
     uint32_t app = st->home->app;
     if (st->what == STREAM_PRESENCE) {
         metric_add(sh->metrics, METRIC_PRESENCE_HISTORY_WRITES_TOTAL, app, 0, 1);
-    } else if (record_is_row(r)) {
+    } else if (st->what == STREAM_MAIN && record_is_row(r)) {    /* annotations are no rows */
         metric_add(sh->metrics, METRIC_HISTORY_WRITES_TOTAL, app, 0, 1);
     }
     if (r->kind >= RECORD_CREATE && r->kind <= RECORD_APPEND) {

@@ -87,7 +87,6 @@ static enum repeat check_receipt(struct shard *sh, struct stream *st, const stru
         .history = k->history, .time_ms = k->time_ms,
     };
     c->duplicate = true;
-    metric_add(sh->metrics, METRIC_IDEMPOTENCY_DUPLICATES_TOTAL, st->home->app, 0, 1);
     stream_publish_answer(sh, st->home, p, l->from_shard, HOME_OK, &first);
     return REPEAT_ANSWERED;
 }

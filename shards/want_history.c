@@ -86,10 +86,16 @@ static void write_row(const struct page *p, const struct record *row, const stru
     api_text_add(t, api_text_slice(message));
 }
 
-static void count_row(const struct page *p, const struct record *row)
+/* now: as for write_row. A row that has outlived its versions is shown as it was created. */
+static void count_row(const struct page *p, const struct record *row, const struct record *now,
+                      uint64_t now_ms)
 {
-    metric_add(p->sh->metrics, METRIC_VERSIONED_HISTORY_SUBSTITUTION_TOTAL, p->w->app,
-               row->kind == RECORD_PLAIN ? SERIES_NOT_VERSIONED : SERIES_SUBSTITUTED, 1);
+    uint64_t age_ms = p->st->policy->version_age_ms;
+    bool kept = (now->flags & RECORD_FOLDED) || age_ms == 0 || age_ms == UINT64_MAX ||
+                row->time_ms + age_ms >= now_ms;
+    enum series_substitution result = kept ? SERIES_SUBSTITUTED : SERIES_MISSING_LATEST;
+    if (row->kind == RECORD_PLAIN) result = SERIES_NOT_VERSIONED;
+    metric_add(p->sh->metrics, METRIC_VERSIONED_HISTORY_SUBSTITUTION_TOTAL, p->w->app, result, 1);
 }
 
 static void write_member(const struct page *p, const struct record *r)
@@ -144,7 +150,7 @@ static uint32_t write_items(const struct page *p, const struct store_read *r, ui
             write_member(p, &row);
         } else {
             write_row(p, &row, &now);
-            count_row(p, &row);
+            count_row(p, &row, &now, r->now_ms);
         }
         api_text_str(p->t, "}");
         *last = row.history;
