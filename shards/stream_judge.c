@@ -22,7 +22,7 @@ static void fail(struct shard *sh, struct stream_attach *job, enum series_recove
         struct stream *st = job->st;
         snprintf(a->current_id, sizeof(a->current_id), "%s", stream_id(st));
         a->newest = stream_serial(st, &st->now);
-        if (a->oldest == 0 && st->ring_count > 0) a->oldest = stream_ring_at(st, 0)->serial;
+        if (a->oldest == 0) a->oldest = stream_ring_oldest(sh, st);
     }
     metric_add(sh->metrics, METRIC_HISTORY_RECOVERY_FAILURES_TOTAL, job->home->app, code, 1);
 }

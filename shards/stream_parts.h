@@ -226,6 +226,8 @@ static inline struct stream_entry *stream_ring_at(const struct stream *st, uint3
 /* Everything behind `delivery` up to `now` is here, young enough unless gated. */
 bool stream_ring_covers(const struct shard *sh, const struct stream *st, uint64_t delivery,
                         bool gated);
+/* The serial of the oldest frame that is young enough; 0: none. */
+uint64_t stream_ring_oldest(const struct shard *sh, const struct stream *st);
 static inline bool stream_ring_wanted(const struct stream *st)
 {
     return st->policy->recovery || st->gates > 0;

@@ -125,3 +125,14 @@ bool stream_ring_covers(const struct shard *sh, const struct stream *st, uint64_
     ASSERT(e->delivery == delivery + 1);
     return gated || !is_old(sh, st, e);
 }
+
+uint64_t stream_ring_oldest(const struct shard *sh, const struct stream *st)
+{
+    uint32_t low = 0, high = st->ring_count;               /* the older ones stand first */
+    while (low < high) {
+        uint32_t middle = low + (high - low) / 2;
+        if (is_old(sh, st, stream_ring_at(st, middle))) low = middle + 1;
+        else high = middle;
+    }
+    return low < st->ring_count ? stream_ring_at(st, low)->serial : 0;
+}

@@ -4,8 +4,9 @@
  * Source   spec/protocol-v2.md 3, 6; spec/messages-and-history.md 6; spec/settled.md 33, 34, 37.
  */
 import { suite } from '../runner.mjs';
-import { assert } from '../expect.mjs';
+import { assert, eventually } from '../expect.mjs';
 import { user_auth, user_channel } from '../clients.mjs';
+import { app_entry } from '../apps.mjs';
 import { mem, mem_config } from '../memory.mjs';
 import { metric } from '../metrics.mjs';
 import { create, mutate } from '../stored.mjs';
@@ -230,4 +231,23 @@ s.test('a ring keeps no more bytes than a cold replay may have', async (t) => {
   const near = await back(24);
   assert.deepEqual([near.recovered[0].source, near.recovered[0].replayed], ['hot', 6]);
   assert.equal((await back(10)).failed[0].reason, 'recovery_window_exceeded');
+});
+s.test('frames that have grown too old are not called available', async (t) => {
+  const forgetful = app_entry('forgetful', { history: { enabled: false } });
+  const server = await t.start({ config: { history: { enabled: true },
+    connection_recovery: { enabled: true, buffer_ttl_seconds: 1 },
+    app_manager: { array: { apps: [forgetful] } } } });
+  const options = { port: server.port }, channel = t.name();
+  const { stream_id } = await join_v2(await open_v2(t, forgetful, '', options), channel);
+  for (let i = 0; i < 3; i++) {
+    await t.api(forgetful, 'POST', '/events',
+                { ...options, body: { name: 'ev', channel, data: '' } });
+  }
+  const told = await eventually(async () => {
+    const ws = await open_v2(t, forgetful, '', options);
+    in_one_write(ws, [resume({ [channel]: { stream_id, serial: 1 } }), subscribe(channel)]);
+    return (await until_aggregate(ws)).failed[0];
+  }, 'too old');
+  assert.equal(told.reason, 'hot_replay_expired_and_durable_history_disabled');
+  assert.deepEqual([told.oldest_available_serial, told.newest_available_serial], [null, 3]);
 });
