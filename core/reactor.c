@@ -4,7 +4,6 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "core/clock.h"
 
 err_t reactor_office_open(struct reactor_office *o, uint32_t shards_count)
 {
@@ -39,7 +38,8 @@ static void read_clocks(struct reactor *r)
 {
     r->now_ns = clock_mono_ns();
     r->now_ms = r->now_ns / 1000000;
-    r->wall_ms = clock_wall_ms();
+    r->clock_ms = clock_wall_ms();
+    r->wall_ms = clock_believed_ms(&r->belief, r->clock_ms, r->now_ns);
 }
 
 /* Sleeping in the ring also submits and receives, so wall time outside of it would say too little:

@@ -13,6 +13,7 @@
  * Errors   reactor_open passes on ring_open's.
  */
 #pragma once
+#include "core/clock.h"
 #include "core/mail.h"
 #include "core/ring.h"
 #include "core/rng.h"
@@ -81,7 +82,10 @@ struct reactor {
     struct rng                rng;
     uint64_t                  now_ns;     /* monotonic, of this turn */
     uint64_t                  now_ms;     /* now_ns in ms: the wheel's time */
-    uint64_t                  wall_ms;    /* Unix, of this turn */
+    uint64_t                  wall_ms;    /* Unix, of this turn, as far as it is believed: stamps */
+    uint64_t                  clock_ms;   /* the same as the clock has it: what others' are compared
+                                             with */
+    struct clock_belief       belief;
     uint64_t                  busy_read_ns, busy_started_ns;
     const struct reactor_ops *ops;
     void                     *ctx;

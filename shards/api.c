@@ -241,7 +241,7 @@ static bool check_signature(struct api_call *call, struct sign_query *q, uint8_t
         return false;
     }
     e = sign_api_check(q, r->method_text, r->path, call->body,
-                       sh->server->app_secrets[call->app], sh->re.wall_ms / 1000);
+                       sh->server->app_secrets[call->app], sh->re.clock_ms / 1000);
     if (e != SIGN_API_OK) return refuse_signature(call, e);
     if (!sh->conf->apps[call->app].enabled) {
         api_refuse_text(call, 403, "auth_failed", "Application disabled");

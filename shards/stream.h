@@ -79,7 +79,7 @@ struct stream_message {
     uint64_t              *ops;    /* owned; pairs (op_hash, delivery), in flight ones included */
     uint32_t               ops_count, ops_room;   /* in pairs */
     uint32_t               flying; /* records in flight */
-    uint64_t               checked_ms, checked_rows;   /* stream_message_doubtful */
+    uint64_t               checked_ms, checked_rows;   /* wall time: was_checked; is_doubtful */
     uint64_t               bytes;  /* counted in the shard's cache */
     bool                   loading, missing, failed;
     bool                   barrier;/* a whole record waits for what flies; others wait behind it */

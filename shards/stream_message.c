@@ -23,6 +23,12 @@ struct stream_message *stream_message_find(struct shard *sh, const struct stream
 
 /* ---- what retention may have taken ---- */
 
+/* Just now. A clock that was set, back or ahead, asks again. */
+static bool was_checked(const struct shard *sh, const struct stream_message *m)
+{
+    return m->checked_ms != 0 && sh->re.wall_ms - m->checked_ms < CHECKED_MS;
+}
+
 /* The lane knows exactly what is kept. A message that may be beyond a bound is read again, unless
  * it was read just now. */
 static bool is_doubtful(const struct shard *sh, const struct stream *st,
@@ -33,7 +39,7 @@ static bool is_doubtful(const struct shard *sh, const struct stream *st,
     uint64_t now_ms = sh->re.wall_ms, age_ms = now_ms - u64_min(f->message_ms, now_ms);
     uint64_t newest_ms = now_ms - u64_min(f->time_ms, now_ms);
     if (!st->history || !f->started || m->loading || m->flying > 0) return false;
-    if (p->version_age_ms == 0 || m->checked_ms + CHECKED_MS > now_ms) return false;
+    if (p->version_age_ms == 0 || was_checked(sh, m)) return false;
     if (p->version_age_ms != UINT64_MAX && age_ms < p->version_age_ms) return false;
     if (newest_ms >= p->version_age_ms) return true;
     return (p->history_age_ms > 0 && age_ms >= p->history_age_ms) ||
@@ -220,7 +226,9 @@ struct stream_message *stream_message_get(struct shard *sh, struct stream *st, u
         stream_message_free(sh, m);      /* another try */
         m = NULL;
     }
-    if (m != NULL && !sh->streams->again && is_doubtful(sh, st, m)) {
+    /* What was too old, or not there, may be there again: clocks are set back. */
+    bool gone = m != NULL && m->missing && !m->loading && m->flying == 0 && !was_checked(sh, m);
+    if (m != NULL && !sh->streams->again && (gone || is_doubtful(sh, st, m))) {
         stream_message_free(sh, m);
         m = NULL;
     }

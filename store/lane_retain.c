@@ -16,14 +16,14 @@ enum {
     PARTS_PER_STEP = 256, RECEIPTS_PER_STEP = 64,
     STEP_NS_MAX = 1000000,               /* of the sweep, unless one channel takes longer */
     PROBE_NS = 1000000000, PROBE_REFUSING_NS = 100000000,
-    JUMP_MS = 3600000, JUMP_PACE = 60,   /* clock_believed */
     FREE_BYTES_MIN = 64 << 20, FREE_DIVISOR = 50,   /* 2 % */
 };
 
 struct lane_retain {
     uint64_t sweep_ns, probe_ns;         /* when they are due */
     uint64_t resume_ns;                  /* a sweep that failed goes on then */
-    uint64_t now_ms, now_ns;             /* the time of the sweep, and when that was asked for */
+    uint64_t now_ms;                     /* the time of the sweep */
+    struct clock_belief belief;
     bool     sweeping, jumped;
     bool     at_chan;                    /* what was read last belongs to `chan` alone */
     uint64_t chan;                       /* the sweep has done those below */
@@ -147,22 +147,18 @@ void lane_retain_failed(struct lane *l, err_t e)
 
 /* ---- the sweep ---- */
 
-/* What is deleted for its age does not come back: a wall clock that leaps ahead is followed a
- * minute a second, so that there is time to set it right. */
-static void clock_believed(struct lane *l, uint64_t now_ns)
+static void read_clock(struct lane *l, uint64_t now_ns)
 {
     struct lane_retain *t = l->retain;
-    uint64_t wall_ms = l->conf->wall_ms(), elapsed_ms = (now_ns - t->now_ns) / 1000000;
-    bool jumped = t->now_ns != 0 && wall_ms > t->now_ms + elapsed_ms + JUMP_MS;
-    if (jumped && !t->jumped) {
+    uint64_t wall_ms = l->conf->wall_ms();
+    t->now_ms = clock_believed_ms(&t->belief, wall_ms, now_ns);
+    if (t->now_ms != wall_ms && !t->jumped) {
         char index[12];
         (void)snprintf(index, sizeof index, "%u", l->index);
         LOG(LOG_WARN, "the clock leapt ahead by more than an hour: retention follows slowly",
             "lane", index);
     }
-    t->jumped = jumped;
-    t->now_ms = jumped ? t->now_ms + elapsed_ms * JUMP_PACE : wall_ms;
-    t->now_ns = now_ns;
+    t->jumped = t->now_ms != wall_ms;
 }
 
 /* The delivery serial that will be the oldest: segments go as wholes. */
@@ -404,7 +400,7 @@ bool lane_retain_step(struct lane *l, uint64_t now_ns)
     if (!t->sweeping && now_ns >= t->sweep_ns) {
         t->sweeping = true;
         t->chan = t->resume_ns = 0;
-        clock_believed(l, now_ns);
+        read_clock(l, now_ns);
         t->sweep_ns = now_ns + (uint64_t)u32_max(l->conf->purge_interval_ms, 1) * 1000000;
     }
     if (t->sweeping && now_ns >= t->resume_ns) sweep(l);

@@ -382,7 +382,7 @@ bool world_turn(uint32_t shard)
     struct reactor *r = &world.server.shards[shard].re;
     r->now_ns = clock_mono_ns();
     r->now_ms = r->now_ns / 1000000;
-    r->wall_ms = clock_wall_ms();
+    r->wall_ms = r->clock_ms = clock_wall_ms();
     if (world.store != NULL && !tale.committing && maybe(world.tale ? tale.store_pace : 256)) {
         (void)store_step(world.store);
     }

@@ -3,11 +3,11 @@
  * Source   spec/messages-and-history.md 12; the half of 7 that is about rollup comes with it.
  */
 import { suite } from '../runner.mjs';
-import { assert } from '../expect.mjs';
+import { assert, eventually } from '../expect.mjs';
 import { Lives, jumping_clock, mem, mem_config, reader, v2 } from '../memory.mjs';
 import { create, fold, message_path, mutate, read_channel, read_message, read_state,
          read_versions } from '../stored.mjs';
-import { header } from '../v2_client.mjs';
+import { data_of, header } from '../v2_client.mjs';
 
 const s = suite('inv messages', { config: mem_config, parallel: 6 });
 const A = mem.app;
@@ -202,6 +202,61 @@ s.test('invariant 7: delta, full and GET give the same text at every version', a
   for (const [serial, seen] of gets) assert.deepEqual(seen, at.delta.get(serial));
 });
 
+
+/* HTTP is signed with a time, so what reaches a server whose clock is wrong are its sockets. */
+s.test('a clock ten years ahead, or an hour behind, for a while: nothing is lost for good',
+  async (t) => {
+    const [clock, c] = [jumping_clock(t), 'private-leaps'];
+    const lives = new Lives(t);
+    await lives.start({ env: clock.env });
+    const key = { message_id: 'once' };
+    const { message_serial } = await create(lives.port, A, c, 'before', key);
+    const ws = await v2(t, { port: lives.port, app: A });
+    await ws.subscribe(c);
+    const rewound = async () => {
+      const late = await v2(t, { port: lives.port, app: A });
+      await late.subscribe(c, { rewind: 10 });
+      const done = await late.next((m) => m.event === 'sockudo:rewind_complete');
+      late.destroy();
+      return data_of(done).historical_count;
+    };
+    const counts = [];
+    for (const seconds of [315360000, 0, -3600, 0]) {
+      clock.shift(seconds);
+      ws.send({ event: 'client-said', channel: c, data: { seconds } });
+      await eventually(async () => (await rewound()) > counts.length + 1, 'the client event');
+      counts.push(await rewound());
+    }
+    assert.deepEqual(counts, [2, 3, 4, 5]);
+    const { rows } = await read_channel(lives.port, A, c);
+    assert.equal(rows.length, 5);
+    for (const row of rows) {
+      const off_ms = row.published_at_ms - Date.now();
+      assert.ok(off_ms < 3600000, `stamped ${off_ms} ms ahead`);
+    }
+    const again = await create(lives.port, A, c, 'before', key);
+    assert.equal(again.message_serial, message_serial);
+    await mutate(lives.port, A, c, message_serial, 'append', { data: ' and after' });
+    const now = await read_message(lives.port, A, c, message_serial);
+    assert.equal(now.data, 'before and after');
+    await lives.stop();
+  });
+
+s.test('a message that a wrong clock has hidden can be changed again', async (t) => {
+  const clock = jumping_clock(t);
+  const lives = new Lives(t, { ...mem_config,
+    versioned_messages: { enabled: true, retention_window_seconds: 300 } });
+  await lives.start({ env: clock.env });
+  const { message_serial } = await create(lives.port, A, 'hidden', 'there');
+  const url = `${message_path('hidden', message_serial)}/append`;
+  const append = async () => (await t.api(A, 'POST', url, { body: { data: '!' },
+                                                            port: lives.port })).status;
+  clock.shift(500);
+  await eventually(async () => (await append()) === 404, 'it is too old');
+  clock.shift(0);
+  await eventually(async () => (await append()) === 200, 'it is young again');
+  await lives.stop();
+});
 
 s.test('a message lives as long as its newest version, whatever its create\'s age', async (t) => {
   const clock = jumping_clock(t);
