@@ -33,6 +33,13 @@ struct conf_policy {
     uint64_t presence_age_ms, presence_events_max, presence_bytes_max;
 };
 
+/* How long annotations are kept: as versions are, or as history where those have no age of their
+ * own. */
+static inline uint64_t conf_policy_annotations_age_ms(const struct conf_policy *p)
+{
+    return p->version_age_ms == UINT64_MAX ? p->history_age_ms : p->version_age_ms;
+}
+
 struct conf_namespace {
     char    *name;
     char    *channel_name_pattern;     /* "": any */

@@ -4,7 +4,8 @@
 
 #include <stdio.h>
 
-enum { PAGE_ROWS = 1000, AGAIN_MS = 10000, CHANNEL_BUCKETS_MAX = 1 << 16, BUCKETS_MAX = 1 << 18 };
+enum { PAGE_ROWS = 1000, AGAIN_MS = 10000, AGE_PARTS = 64, CHANNEL_BUCKETS_MAX = 1 << 16,
+       BUCKETS_MAX = 1 << 18 };
 static const char serial_prefix[] = "ann:";
 
 struct annotation_book {
@@ -64,7 +65,7 @@ static void clear(struct shard *sh, struct annotation_channel *ch)
         table_del(&ch->deletes, &d->node);
         heap_free(sh->heap, d, sizeof(*d));
     }
-    ch->bytes = 0;
+    ch->bytes = ch->oldest_ms = 0;
 }
 
 static void unlist(struct annotation_book *b, struct annotation_channel *ch)
@@ -317,6 +318,7 @@ static struct annotation_subject *apply(struct shard *sh, struct annotation_chan
     err_t applied = s == NULL ? ERR_MEMORY : annotation_apply(&s->summary, &e);
     if (s != NULL) ch->bytes += s->summary.bytes - before;
     if (applied != OK) return NULL;
+    if (ch->oldest_ms == 0) ch->oldest_ms = r->time_ms;
     if (s->first_row == 0) s->first_row = r->history;
     s->last_row = r->history;
     subject_unlist(s);
@@ -385,6 +387,7 @@ static void loaded(struct shard *sh, struct annotation_channel *ch, bool ok,
     ch->loading = false;
     ch->broken = !ok;
     ch->read_ms = sh->re.now_ms;
+    ch->read_wall_ms = sh->re.wall_ms;
     while (w != NULL) {
         struct want *next = w->next;
         struct letter l = want_letter(w);
@@ -435,9 +438,23 @@ static void on_page(struct shard *sh, struct stream *st, struct store_read *r, v
     stream_read_end(sh, r);
 }
 
+/* What has left the log with its age is not counted any more; what had left it for a clock that has
+ * been set back is again. A busy channel loses events all the time, so that shows a part of their
+ * age late. */
+static bool has_aged(const struct shard *sh, const struct stream *st,
+                     const struct annotation_channel *ch)
+{
+    uint64_t age_ms = conf_policy_annotations_age_ms(st->policy);
+    uint64_t late_ms = u64_max(AGAIN_MS, age_ms / AGE_PARTS);
+    bool aged = ch->oldest_ms > 0 && ch->oldest_ms + age_ms < sh->re.wall_ms;
+    return age_ms > 0 && (aged || sh->re.wall_ms < ch->read_wall_ms) &&
+           sh->re.now_ms - ch->read_ms >= late_ms;
+}
+
 struct annotation_channel *annotation_get(struct shard *sh, struct stream *st, struct want *w)
 {
     struct annotation_channel *ch = channel_find(sh, w->app, w->channel);
+    if (ch != NULL && !ch->loading && has_aged(sh, st, ch)) ch->broken = true;
     if (ch != NULL && !ch->loading && !ch->broken) {
         unlist(sh->annotations, ch);
         list(sh->annotations, ch);

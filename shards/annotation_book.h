@@ -1,7 +1,8 @@
 /* annotation_book.h - at the home: the summaries of a channel's annotations, and their frames.
  *
  * Shape    A channel's summaries are made by reading its hidden stream once, when they are first
- *          needed, and follow every event from then on. Events are sequenced by want_annotation.c.
+ *          needed, and follow every event from then on; they are made again when events have left
+ *          the log with their age. Events are sequenced by want_annotation.c.
  * Threads  The home shard.
  * Bounds   ANNOTATION_CHANNELS_MAX channels a shard, least recently used out, and all that are not
  *          in use when memory is short; one with events in flight stays. The summaries of one

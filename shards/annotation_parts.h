@@ -37,6 +37,8 @@ struct annotation_channel {
     uint64_t                   read_upto;/* loading: rows taken so far */
     uint32_t                   rows;     /* loading: asked for at a time */
     uint64_t                   read_ms;  /* when it was read, reactor time */
+    uint64_t                   read_wall_ms;   /* the same, wall time */
+    uint64_t                   oldest_ms;/* of its oldest event, wall time; 0: it has none */
     bool                       loading, broken;
     bool                       opened;   /* the tables: most channels have no annotation */
     uint32_t                   app, name_bytes;

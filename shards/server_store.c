@@ -26,8 +26,7 @@ static void policy_of(void *ctx, struct slice app_id, struct slice channel,
         out->bytes_max = policy.presence_bytes_max;
     } else if (behind(channel, annotations_prefix, &name)) {
         conf_policy_of(s->conf, app, name, &policy);
-        out->age_ms = policy.version_age_ms == UINT64_MAX ? policy.history_age_ms
-                                                          : policy.version_age_ms;
+        out->age_ms = conf_policy_annotations_age_ms(&policy);
     } else {
         conf_policy_of(s->conf, app, channel, &policy);
         out->age_ms = policy.history_age_ms;
