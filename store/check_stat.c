@@ -40,7 +40,8 @@ static void count_channels(struct check *c)
         newest_ms = u64_max(newest_ms, head.time_ms);
     }
     mdb_cursor_close(cursor);
-    check_say(c, 'T', "%llu channels, %llu records in segments, %llu rows ever, newest at %llu ms",
+    /* A head knows what has been packed: the wal's share is not in these figures. */
+    check_say(c, 'T', "%llu channels; packed: %llu records, %llu rows ever, newest at %llu ms",
               (unsigned long long)channels, (unsigned long long)records, (unsigned long long)rows,
               (unsigned long long)newest_ms);
     if (bad > 0) check_find(c, "%llu heads with a wrong checksum", (unsigned long long)bad);
