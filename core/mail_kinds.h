@@ -15,9 +15,10 @@ enum mail_kind {
 
     /* -- home -> shards with subscribers -- */
     MAIL_FAN = 2,          /* payload frame, lent; arg0 channel handle at the reader, arg1/arg2
-                              excluded socket id (0/0: none), arg3 receipt ns, arg4 recipients;
-                              flags: enum fan_flags (fan.h); answer FRAME_HOME; sure, bounded by
-                              admitted publishes */
+                              excluded socket id (0/0: none), arg3 receipt ns, arg4 the stream's
+                              newest delivery serial (0: none; this frame's where it is a record's);
+                              flags: enum fan_flags (fan.h), behind them the recipients; answer
+                              FRAME_HOME; sure, bounded by admitted publishes */
     MAIL_END_USER = 3,     /* home of a user -> shards; arg0 channel handle, arg1 close code;
                               sure */
 

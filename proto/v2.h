@@ -54,9 +54,9 @@ struct v2_position {
     uint64_t          serial;                    /* numbers, and strings of digits (section 15.1) */
     bool              legacy;                    /* from channel_serials */
 };
-/* data: object or string (scratch as above). *count is 0 for an empty map. False with 4000 text;
- * more than V2_POSITIONS_MAX is an error, and so is a channel named twice. Numbers here and in
- * v2_history are at most 2^63-1: larger ones are cut to that. */
+/* data: object or string (scratch as above). *count is 0 for an empty map. False with 4000 text and
+ * *count 0; more than V2_POSITIONS_MAX is an error (*count is that then), and so is a channel named
+ * twice. Numbers here and in v2_history are at most 2^63-1: larger ones are cut to that. */
 bool v2_resume_parse(const struct json_value *data, uint8_t *scratch,
                      struct v2_position out[V2_POSITIONS_MAX], uint32_t *count,
                      char error[PUSHER_ERROR_TEXT_BYTES]);

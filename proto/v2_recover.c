@@ -122,7 +122,7 @@ bool v2_resume_parse(const struct json_value *data, uint8_t *scratch,
     }
     const char *what = positions_parse(legacy ? &serials : &positions, legacy, out, count);
     if (what == NULL) return true;
-    *count = 0;
+    if (*count < V2_POSITIONS_MAX) *count = 0;   /* else it was one too many */
     return fail_resume(what, error);
 }
 

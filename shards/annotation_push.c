@@ -61,7 +61,7 @@ static void fan(struct shard *sh, struct home *h, struct frame *f, uint32_t flag
         if (h->interests[i].v2_count == 0) continue;
         struct letter l = {
             .kind = MAIL_FAN, .payload = frame_lend(f), .flags = flags,
-            .arg = {h->interests[i].chan, 0, 0, 0, h->subs_count},
+            .arg = {h->interests[i].chan},
         };
         shard_answer(sh, h->interests[i].shard, &l);
     }

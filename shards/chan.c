@@ -227,6 +227,9 @@ bool chan_replay(struct shard *sh, struct sub *s, struct attach *attach)
     attach->head_epoch = s->mark == NULL ? 0 : s->mark->head_epoch;
     attach->rewound_from = s->mark == NULL ? 0 : s->mark->rewound_from;
     attach->rewound_upto = s->mark == NULL ? 0 : s->mark->rewound_upto;
+    attach->shown = s->chan->shown_at > s->joined ? s->chan->shown
+                    : s->mark == NULL             ? 0
+                                                  : s->mark->shown;
     return line_up(sh, s, attach);
 }
 

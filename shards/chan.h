@@ -57,7 +57,8 @@ enum { VOICE_ANNOTATIONS = 4 };
 
 /* What an attach leaves behind on a channel with memory. */
 struct attach_mark {
-    uint64_t head;               /* delivery serial: live frames start behind it */
+    uint64_t head;               /* wire serial: what lies behind it has been sent */
+    uint64_t shown;              /* delivery serial up to which its answer showed the stream */
     uint64_t head_epoch;         /* of the stream that it is the head of */
     uint64_t attach_serial;      /* history serial */
     uint64_t rewound_from, rewound_upto;   /* messages that a rewind has shown as of that head or
@@ -107,6 +108,8 @@ struct chan {
     struct fan_job   *jobs_first, *jobs_last;   /* owned */
     struct chan      *fan_next;  /* on the shard's list of channels with jobs */
     uint64_t          handle;
+    uint64_t          shown, shown_at;   /* delivery serial up to which frames were handed out, and
+                                            the fan_serial of that; 0: none yet */
     uint16_t          app, home_shard;
     uint8_t           kind;      /* enum pusher_kind */
     bool              cache, fanning;

@@ -134,7 +134,8 @@ static void keep_rewound(struct attach_mark *m, const struct attach *a)
     }
 }
 
-/* What of an attach is needed later. The first head stays: live frames have come since. */
+/* What of an attach is needed later. The first head stays: live frames have come since. Where a
+ * position went along, all behind it has been sent, so that nothing of that is replayed again. */
 static void keep_mark(struct shard *sh, struct conn *c, struct sub *s, const struct attach *a)
 {
     if (!a->has_head && !a->has_attach_serial) return;
@@ -145,7 +146,8 @@ static void keep_mark(struct shard *sh, struct conn *c, struct sub *s, const str
     }
     if (!s->mark->has_head) {
         s->mark->has_head = a->has_head;
-        s->mark->head = a->head;
+        s->mark->head = a->recovered ? a->serial : a->head;
+        s->mark->shown = a->shown;
         s->mark->head_epoch = a->head_epoch;
     }
     s->mark->has_attach_serial = a->has_attach_serial;

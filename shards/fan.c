@@ -79,9 +79,14 @@ void fan_on_letter(struct shard *sh, const struct letter *l)
         }
         return;
     }
+    if (l->arg[4] != 0) {
+        ch->shown = l->arg[4];
+        ch->shown_at = sh->fan_serial;
+    }
     struct fan_job job = {
         .frame = f, .cursor = ch->subs, .serial = sh->fan_serial, .except_a = l->arg[1],
-        .except_b = l->arg[2], .started_ns = l->arg[3], .recipients = l->arg[4],
+        .except_b = l->arg[2], .started_ns = l->arg[3],
+        .recipients = l->flags >> FAN_RECIPIENTS_SHIFT,
         .observe = (l->flags & FAN_OBSERVE) != 0,
     };
     offer(&job, (l->flags & FAN_ANNOTATIONS) != 0);

@@ -17,6 +17,7 @@ enum { FAN_TURN_SUBS = 32768 };
 enum fan_flags {                 /* of MAIL_FAN */
     FAN_OBSERVE = 1,             /* this reader observes the latency */
     FAN_ANNOTATIONS = 2,         /* only subscriptions that asked for raw annotation events */
+    FAN_RECIPIENTS_SHIFT = 2,    /* above the flags: how many subscriptions the home counts */
 };
 
 /* MAIL_FAN. */

@@ -146,10 +146,14 @@ static void interest_drop(struct home *h, uint16_t shard, uint64_t flags)
 uint32_t home_fan(struct shard *sh, struct home *h, struct frame *f, uint64_t except_a,
                   uint64_t except_b, uint64_t started_ns)
 {
+    const struct stream *st = h->extra == NULL ? NULL : h->extra->streams[STREAM_MAIN];
+    uint64_t delivery = st == NULL ? 0 : st->now.delivery;
     for (uint32_t i = 0; i < h->interests_count; i++) {
+        uint32_t observe = i == 0 && started_ns != 0 ? FAN_OBSERVE : 0;
         struct letter l = {
-            .kind = MAIL_FAN, .payload = frame_lend(f), .flags = i == 0 && started_ns != 0,
-            .arg = {h->interests[i].chan, except_a, except_b, started_ns, h->subs_count},
+            .kind = MAIL_FAN, .payload = frame_lend(f),
+            .flags = observe | h->subs_count << FAN_RECIPIENTS_SHIFT,
+            .arg = {h->interests[i].chan, except_a, except_b, started_ns, delivery},
         };
         shard_answer(sh, h->interests[i].shard, &l);
     }

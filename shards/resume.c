@@ -1,5 +1,6 @@
 #include "shards/resume_parts.h"
 
+#include "shards/fan.h"
 #include "shards/session_v2.h"
 
 enum { KEPT_ROOM_MIN = 16 };
@@ -7,6 +8,11 @@ enum { KEPT_ROOM_MIN = 16 };
 static bool has_ended(const struct resume_item *item)
 {
     return item->state == RESUME_RECOVERED || item->state == RESUME_FAILED;
+}
+
+static void count_limit(struct shard *sh, enum series_limit limit)
+{
+    metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, limit, 1);
 }
 
 static struct resume_item *item_of(const struct conn *c, const struct sub *s)
@@ -122,6 +128,7 @@ void resume_hold(struct shard *sh, struct conn *c, struct sub *s, struct frame *
     ASSERT(r != NULL && !r->answered);
     if (r->kept_count + 1ull > conf->websocket_max_messages / 2 ||
         r->kept_bytes + f->bytes_count > conf->websocket_max_bytes / 2) {
+        count_limit(sh, SERIES_LIMIT_RESUME_GATE);
         answer(sh, c);
         conn_send(sh, c, f);
         settle(sh, c);
@@ -144,6 +151,7 @@ void resume_on_time(struct shard *sh, struct conn *c)
 {
     struct resume *r = c->resume;
     if (r == NULL || sh->re.now_ms < resume_due_ms(c)) return;
+    count_limit(sh, SERIES_LIMIT_RESUME_TIME);
     if (!r->answered) {
         answer(sh, c);
         settle(sh, c);
@@ -194,6 +202,7 @@ static void start_replay(struct shard *sh, struct conn *c, struct resume_item *i
         fail_replay(sh, c, item, "continuity_unverifiable", "not_subscribed");
         return;
     }
+    fan_finish(sh, s->chan);             /* what it has been sent ends at one serial: chan.shown */
     gate(item, s);
     if (s->mark == NULL || !s->mark->has_head) {
         fail_replay(sh, c, item, "continuity_unverifiable", "version_stream_head_unavailable");
@@ -218,6 +227,12 @@ static struct resume_item *item_asking(const struct conn *c, const struct attach
     return NULL;
 }
 
+static bool same_position(const struct attach *a, const struct attach *b)
+{
+    return a->legacy == b->legacy && a->serial == b->serial &&
+           strcmp(a->stream_id, b->stream_id) == 0;
+}
+
 void resume_attached(struct shard *sh, struct conn *c, struct sub *s, const struct attach *a)
 {
     struct resume_item *item = item_asking(c, a, RESUME_ATTACHING);
@@ -226,12 +241,18 @@ void resume_attached(struct shard *sh, struct conn *c, struct sub *s, const stru
         end_item(sh, c, item, a);
         return;
     }
+    item = c->resume == NULL ? NULL : item_of(c, s);
+    bool joining = item != NULL && item->state == RESUME_JOINING;
+    if (joining && a->resume && same_position(a, &item->a)) {
+        if (!c->resume->answered) gate(item, s);
+        end_item(sh, c, item, a);        /* an earlier resume's attach has answered this one too */
+        return;
+    }
     if (a->resume && !a->recovered && a->code != NULL) {   /* its resume was forgotten meanwhile */
         struct resume_item late = {.state = RESUME_FAILED, .name = chan_name(s->chan), .a = *a};
         resume_write_failed(sh, c, &late);
     }
-    item = c->resume == NULL ? NULL : item_of(c, s);
-    if (item != NULL && item->state == RESUME_JOINING) start_replay(sh, c, item, s);
+    if (joining) start_replay(sh, c, item, s);
 }
 
 void resume_replayed(struct shard *sh, struct conn *c, const struct attach *a, struct frame *blob)
@@ -239,6 +260,8 @@ void resume_replayed(struct shard *sh, struct conn *c, const struct attach *a, s
     struct resume_item *item = item_asking(c, a, RESUME_REPLAYING);
     if (item == NULL) return;
     if (blob != NULL) conn_send(sh, c, blob);
+    struct attach_mark *m = item->sub->mark;
+    if (a->recovered) m->head = u64_min(m->head, a->serial);   /* never again what has been sent */
     end_item(sh, c, item, a);
 }
 
@@ -369,11 +392,12 @@ void resume_request(struct shard *sh, struct conn *c, const struct json_value *d
     } else if (room > 0 && scratch == NULL) {
         conn_fail(sh, c, PUSHER_OVER_CAPACITY, "Over capacity");
     } else if (!v2_resume_parse(data, scratch, positions, &count, error)) {
+        if (count == V2_POSITIONS_MAX) count_limit(sh, SERIES_LIMIT_RESUME_POSITIONS);
         conn_error(sh, c, PUSHER_GENERIC, error);
     } else if (count == 0) {
         conn_error(sh, c, PUSHER_WATCHLIST, "No channel recovery positions provided");
     } else if (c->resume != NULL && !c->resume->answered) {
-        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_RESUMES, 1);
+        count_limit(sh, SERIES_LIMIT_RESUMES);
         conn_error(sh, c, PUSHER_CLIENT_EVENT, "A resume is already in progress");
     } else {
         resume_end(sh, c);               /* what an earlier one still waits for is forgotten */

@@ -15,6 +15,8 @@
  *          RESUME_FORGET_MS.
  * Threads  The shard of the socket.
  * Order    Per channel: replay, aggregate, live. resume_failed of a channel precedes the aggregate.
+ *          A replay that comes behind live frames is mended for readers that do not sort
+ *          (stream_mend.c).
  * Bounds   V2_POSITIONS_MAX items; kept frames: half of websocket.max_messages and max_bytes, then
  *          the aggregate leaves early. One resume at a time.
  * Memory   One block of items and names; the list of kept frames grows by doubling.

@@ -66,6 +66,9 @@
     X(COLD_READS, "cold_reads")                            \
     X(RING_BYTES, "ring_bytes")                            \
     X(RESUMES, "resumes")                                  \
+    X(RESUME_POSITIONS, "resume_positions")                \
+    X(RESUME_GATE, "resume_gate")                          \
+    X(RESUME_TIME, "resume_time")                          \
     X(HISTORIES, "histories")                              \
     X(QUESTIONS, "questions")
 

@@ -148,9 +148,11 @@ struct attach {
     bool     annotations;                    /* wants raw annotation events */
     uint64_t rewind_amount;
     uint64_t serial;                         /* position: the last one seen */
-    uint64_t upto;                           /* replay only (MAIL_REPLAY): the head at the attach */
+    uint64_t upto;                           /* replay only (MAIL_REPLAY): mark.head (chan.h) */
     uint64_t rewound_from, rewound_upto;     /* messages that a rewind has shown, by their creates:
                                                 replay: asked, left out; else answered; 0: none */
+    uint64_t shown;                          /* delivery serial up to which the socket has been
+                                                sent the stream: replay: asked; else answered */
     char     stream_id[37];                  /* longer ones are cut: they match nothing */
     /* the answer */
     uint64_t head;                           /* wire serial at the attach: live starts behind it */

@@ -283,25 +283,83 @@ static void ask_rewind(struct shard *sh, struct stream_attach *job)
     stream_read_post_now(sh, r);
 }
 
-/* ---- whole texts for sockets in full mode, one read after the other ---- */
+/* ---- whole texts: several are read at a time, for each waits until a commit is through ---- */
 
-static void on_aggregate(struct shard *sh, struct stream *st, struct store_read *r, void *ctx)
+/* The one that this read was for; it is under way no more. */
+static struct stream_aggregate *take_back(struct stream_attach *job, const struct store_read *r)
 {
-    struct stream_attach *job = ctx;
-    job->aggregates[job->aggregates_next++].read = r;
-    job->wholes_bytes += r->bytes_count;
-    if (r->status != STORE_READ_OK) {
-        broken_off(sh, job);
-    } else if (job->wholes_bytes > sh->conf->history_cold_replay_max_bytes) {
-        stream_judge_fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
-        next_step(sh, job);
-    } else {
-        next_step(sh, job);
-    }
+    uint32_t i = 0;
+    while (job->wholes[i].read != r) i++;
+    struct stream_aggregate *g = &job->aggregates[job->wholes[i].index];
+    job->wholes[i] = job->wholes[--job->wholes_out];
+    return g;
 }
 
-/* True: one is being read. The folds in memory serve only when none is: they move on meanwhile. */
-static bool ask_aggregate(struct shard *sh, struct stream_attach *job)
+static void on_whole(struct shard *sh, struct stream *st, struct store_read *r, void *ctx)
+{
+    struct stream_attach *job = ctx;
+    struct stream_aggregate *g = take_back(job, r);
+    uint32_t most = sh->conf->history_cold_replay_max_bytes;
+    if (r->status == STORE_READ_LARGE && r->bytes_max < most) {
+        g->alone = true;
+        job->alone_count++;
+        stream_read_end(sh, r);
+    } else {
+        g->read = r;
+        job->wholes_bytes += r->bytes_count;
+        job->too_large = job->too_large || r->status == STORE_READ_LARGE;
+        job->broken = job->broken || (r->status != STORE_READ_OK && !job->too_large);
+    }
+    job->too_large = job->too_large || job->wholes_bytes > most;
+    if ((job->broken || job->too_large) && job->wholes_out > 0) return;
+    if (job->broken) {
+        broken_off(sh, job);
+        return;
+    }
+    if (job->too_large) {
+        stream_judge_fail(sh, job, SERIES_RECOVERY_POSITION_EXPIRED, "recovery_window_exceeded");
+    }
+    next_step(sh, job);
+}
+
+static void ask_whole(struct shard *sh, struct stream_attach *job, uint32_t index, uint32_t bytes)
+{
+    const struct stream_aggregate *g = &job->aggregates[index];
+    struct store_read *r = stream_read_make(sh, job->st, STORE_MESSAGE, on_whole, job);
+    if (r == NULL) {
+        job->broken = true;
+        return;
+    }
+    r->message = g->message;
+    r->upto = g->delivery;
+    r->bytes_max = bytes;
+    job->wholes[job->wholes_out++] = (struct stream_whole){r, index};
+    open_gate(sh, job);
+    stream_read_post_now(sh, r);
+}
+
+/* As many as fit into what they may take together; one that takes more than its part is read again
+ * when no other is under way. */
+static void ask_wholes(struct shard *sh, struct stream_attach *job)
+{
+    uint32_t most = sh->conf->history_cold_replay_max_bytes;
+    uint32_t part = u32_max(most / STREAM_WHOLES_MAX, 1);
+    while (!job->broken && job->aggregates_next < job->aggregates_count &&
+           job->wholes_out < STREAM_WHOLES_MAX &&
+           (job->wholes_out == 0 ||
+            job->wholes_bytes + (uint64_t)(job->wholes_out + 1) * part <= most)) {
+        ask_whole(sh, job, job->aggregates_next++, part);
+    }
+    if (job->broken || job->wholes_out > 0) return;
+    uint32_t index = 0;
+    while (!job->aggregates[index].alone) index++;
+    job->aggregates[index].alone = false;
+    job->alone_count--;
+    ask_whole(sh, job, index, most);
+}
+
+/* True: some are being read. The folds in memory serve only when none is: they move on. */
+static bool read_wholes(struct shard *sh, struct stream_attach *job)
 {
     struct stream *st = job->st;
     bool any = job->aggregates_next > 0;
@@ -309,30 +367,27 @@ static bool ask_aggregate(struct shard *sh, struct stream_attach *job)
         const struct fold *f = stream_fold(sh, st, job->aggregates[i].message);
         any = f == NULL || f->delivery != job->aggregates[i].delivery;
     }
-    if (!any || job->aggregates_next == job->aggregates_count) return false;
+    bool left = job->aggregates_next < job->aggregates_count || job->alone_count > 0;
+    if (!any || (!left && job->wholes_out == 0)) return false;
     if (!turn(sh, job, true)) return true;
-    struct stream_aggregate *g = &job->aggregates[job->aggregates_next];
-    struct store_read *r = stream_read_make(sh, st, STORE_MESSAGE, on_aggregate, job);
-    if (r == NULL) {
-        broken_off(sh, job);
-        return true;
-    }
-    r->message = g->message;
-    r->upto = g->delivery;
-    open_gate(sh, job);
-    stream_read_post_now(sh, r);
+    if (left) ask_wholes(sh, job);
+    if (job->broken && job->wholes_out == 0) broken_off(sh, job);
     return true;
 }
 
 /* ---- steps ---- */
 
-/* Whole texts that the replay takes: all that full mode sends, or those that fragments begin with.
+/* Whole texts that the replay takes: all that full mode sends, or those that fragments begin with;
+ * and those that mend what came before it.
  * A job that has reads for it already keeps to them. */
 static bool whole_texts(struct shard *sh, struct stream_attach *job)
 {
+    bool good = true;
     if (!job->a->recovered || job->aggregates_count > 0) return true;
-    if (!job->a->full && job->range == NULL) return true;
-    return job->a->full ? stream_replay_wholes(sh, job) : stream_replay_bases(sh, job);
+    if (job->a->full) good = stream_replay_wholes(sh, job);
+    else if (job->range != NULL) good = stream_replay_bases(sh, job);
+    job->wholes_count = job->aggregates_count;
+    return good && stream_mend_find(sh, job);
 }
 
 static void next_step(struct shard *sh, struct stream_attach *job)
@@ -342,7 +397,7 @@ static void next_step(struct shard *sh, struct stream_attach *job)
         broken_off(sh, job);
         return;
     }
-    if (job->a->recovered && ask_aggregate(sh, job)) return;
+    if (job->a->recovered && read_wholes(sh, job)) return;
     bool rewinds = job->a->rewind != V2_REWIND_NONE && !job->a->recovered && !job->replay;
     if (rewinds && job->rewind == NULL && st != NULL && st->history && st->policy->rewind) {
         ask_rewind(sh, job);

@@ -13,6 +13,8 @@
  *          stream_attach.c    V2 subscribes and resumes: the outcome, the reads it needs
  *          stream_judge.c     what becomes of their positions
  *          stream_replay.c    what such a one is sent
+ *          stream_mark.c      the last version of each message in a replay
+ *          stream_mend.c      what a replay adds that comes behind live frames
  *          stream_base.c      the texts that replayed appends are added to
  *          stream_blob.c      frames behind each other in one block
  *          stream_request.c   finished request keys
@@ -30,6 +32,7 @@ enum {
     STREAM_COLD_BYTES_MAX = 128 << 20,      /* read by attaches at a time; others wait */
     STREAM_BLOBS_PART = 4,                  /* of the heap: their answers that are not sent yet */
     STREAM_LINE_MAX = 16384,                /* attaches that wait, */
+    STREAM_WHOLES_MAX = 8,                  /* whole texts that an attach reads at a time */
     STREAM_LINE_MS = 4000,                  /* and how long: a resume waits a second longer */
     STREAM_RECEIPTS_MAX = 1 << 20,          /* a shard; more is refused, none is evicted */
 };
@@ -276,7 +279,9 @@ void stream_attach_turns(struct shard *sh);
 struct stream_aggregate {
     uint64_t           message, delivery;    /* the append that is sent with the whole text */
     struct store_read *read;             /* owned; NULL: the fold in memory has it */
+    bool               alone;            /* too large for its part: to be read with no other */
 };
+struct stream_whole { struct store_read *read; uint32_t index; };   /* under way: of aggregates */
 struct stream_attach {                   /* a subscribe or replay under way */
     struct letter      letter;
     struct sub        *sub;              /* lent until the answer */
@@ -296,12 +301,16 @@ struct stream_attach {                   /* a subscribe or replay under way */
                                             or (rows without versions) of rows */
     struct stream_aggregate *aggregates; /* owned; NULL: none; at most one for a frame */
     uint32_t           aggregates_count, aggregates_room, aggregates_next;
+    uint32_t           wholes_count;     /* of them: the replay's own, by message; mends behind */
+    struct stream_whole wholes[STREAM_WHOLES_MAX];
+    uint32_t           wholes_out, alone_count;      /* that are being read; still to be, alone */
     uint64_t           wholes_bytes;     /* that were read for them */
     bool               admitted;         /* has had its turn */
     uint64_t           share;            /* counted in cold_bytes */
     struct stream_attach *next;          /* of those that wait for their turn to read or send: */
     bool               reads;
     uint64_t           late_ms;          /* until then */
+    bool               too_large;        /* they are more than they may be */
     uint32_t           historical, live;
 };
 /* The outcome of the job's position is in its attach; true: it must be read from the lane first,
@@ -317,6 +326,29 @@ uint64_t stream_delivery_of(const struct stream *st, uint64_t serial);
 struct frame *stream_replay_frame(struct shard *sh, struct stream_attach *job);
 /* Full mode: which appends of the replay are sent as whole texts. False: no memory. */
 bool stream_replay_wholes(struct shard *sh, struct stream_attach *job);
+/* The message as of that version, read or (NULL) in memory; false when memory has moved on. */
+bool stream_whole(struct shard *sh, const struct stream *st, const struct store_read *read,
+                  uint64_t message, uint64_t delivery, struct record *out);
+/* A rewind has shown what became of the message: its versions would be added to that again. */
+bool stream_replay_was_rewound(const struct stream_attach *job, uint64_t message);
+
+/* ---- stream_mark.c ---- */
+struct stream_mark { uint64_t message, delivery; uint32_t at; bool append; };
+struct stream_marks { struct stream_mark *list; uint32_t count, room; };     /* owned */
+bool stream_mark_put(struct shard *sh, struct stream_marks *ms, struct stream_mark m);
+void stream_marks_sort(struct stream_marks *ms);         /* by message, then by delivery */
+void stream_marks_free(struct shard *sh, struct stream_marks *ms);
+/* The last version of each message behind `behind` (and up to `upto`). False: no memory. */
+bool stream_mark_ring(struct shard *sh, const struct stream *st, uint64_t behind, uint64_t upto,
+                      struct stream_marks *ms);
+bool stream_mark_range(struct shard *sh, const struct store_read *r, uint64_t behind,
+                       struct stream_marks *ms);
+const struct stream_mark *stream_mark_of(const struct stream_marks *ms, uint64_t message);
+
+/* ---- stream_mend.c: messages that were changed before and behind an attach ---- */
+/* Which they are: behind the replay's own in job->aggregates. False: no memory. */
+bool stream_mend_find(struct shard *sh, struct stream_attach *job);
+bool stream_mend_put(struct shard *sh, struct blob *b, const struct stream_attach *job);
 
 /* ---- stream_base.c: a message of which a cold replay in delta mode holds appends ---- */
 struct stream_base {

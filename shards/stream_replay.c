@@ -5,130 +5,37 @@
 #include "shards/presence.h"
 
 #include <stdio.h>
-#include <stdlib.h>
-
-/* ---- versions of messages: the last of each, and where the whole ones stand ---- */
-
-struct mark { uint64_t message, delivery; uint32_t at; bool append; };
-struct marks { struct mark *list; uint32_t count, room; };
-
-static bool mark_put(struct shard *sh, struct marks *ms, struct mark m)
-{
-    if (ms->count == ms->room) {
-        uint32_t size = (uint32_t)sizeof(m), room = u32_max(2 * ms->room, 64);
-        struct mark *fresh = heap_alloc(sh->heap, size * room);
-        if (fresh == NULL) return false;
-        if (ms->count > 0) memcpy(fresh, ms->list, (size_t)size * ms->count);
-        heap_free(sh->heap, ms->list, size * ms->room);
-        ms->list = fresh;
-        ms->room = room;
-    }
-    ms->list[ms->count++] = m;
-    return true;
-}
-
-static void marks_free(struct shard *sh, struct marks *ms)
-{
-    heap_free(sh->heap, ms->list, (uint32_t)sizeof(*ms->list) * ms->room);
-}
-
-static int by_message(const void *a, const void *b)
-{
-    const struct mark *x = a, *y = b;
-    if (x->message != y->message) return x->message < y->message ? -1 : 1;
-    return (x->delivery > y->delivery) - (x->delivery < y->delivery);
-}
-
-/* Sort, and keep only the last version of each message. */
-static void keep_last(struct marks *ms)
-{
-    uint32_t kept = 0;
-    if (ms->count == 0) return;
-    qsort(ms->list, ms->count, sizeof(*ms->list), by_message);
-    for (uint32_t i = 0; i < ms->count; i++) {
-        if (i + 1 < ms->count && ms->list[i + 1].message == ms->list[i].message) continue;
-        ms->list[kept++] = ms->list[i];
-    }
-    ms->count = kept;
-}
-
-static bool is_last(const struct marks *ms, uint64_t message, uint64_t delivery)
-{
-    uint32_t low = 0, high = ms->count;
-    while (low < high) {
-        uint32_t middle = low + (high - low) / 2;
-        if (ms->list[middle].message < message) low = middle + 1;
-        else high = middle;
-    }
-    return low < ms->count && ms->list[low].message == message &&
-           ms->list[low].delivery == delivery;
-}
-
-static bool mark_ring(struct shard *sh, const struct stream *st, uint64_t behind, uint64_t upto,
-                      struct marks *ms)
-{
-    for (uint32_t i = 0; i < st->ring_count; i++) {
-        const struct stream_entry *e = stream_ring_at(st, i);
-        if (e->serial <= behind || e->serial > upto || e->message == 0) continue;
-        struct mark m = {.message = e->message, .delivery = e->delivery,
-                         .append = e->data_bytes > 0};
-        if (!mark_put(sh, ms, m)) return false;
-    }
-    keep_last(ms);
-    return true;
-}
-
-static bool mark_range(struct shard *sh, const struct store_read *r, uint64_t behind,
-                       struct marks *ms)
-{
-    struct slice packed = slice_of(r->bytes, r->bytes_count);
-    struct record record;
-    uint32_t bytes;
-    while (packed.bytes > 0 && record_peek(packed, &record, &bytes) == RECORD_OK) {
-        packed = slice_skip(packed, bytes);
-        if (record.delivery <= behind || record_is_row(&record) ||
-            (record.flags & (RECORD_FOLDED | RECORD_CONTEXT)) != 0) {
-            continue;
-        }
-        struct mark m = {.message = record.message, .delivery = record.delivery,
-                         .append = record.kind == RECORD_APPEND};
-        if (!mark_put(sh, ms, m)) return false;
-    }
-    keep_last(ms);
-    return true;
-}
 
 bool stream_replay_wholes(struct shard *sh, struct stream_attach *job)
 {
-    struct marks ms = {0};
+    struct stream_marks ms = {0};
     uint64_t behind = job->a->serial;
-    bool good = job->range != NULL ? mark_range(sh, job->range, behind, &ms)
-                                   : mark_ring(sh, job->st, behind, job->head, &ms);
+    bool good = job->range != NULL ? stream_mark_range(sh, job->range, behind, &ms)
+                                   : stream_mark_ring(sh, job->st, behind, job->head, &ms);
     for (uint32_t i = 0; good && i < ms.count; i++) {
-        const struct mark *m = &ms.list[i];
+        const struct stream_mark *m = &ms.list[i];
         if (m->append) good = stream_aggregate_add(sh, job, m->message, m->delivery);
     }
-    marks_free(sh, &ms);
+    stream_marks_free(sh, &ms);
     return good;
 }
 
 static const struct stream_aggregate *aggregate_of(const struct stream_attach *job,
                                                    uint64_t message, uint64_t delivery)
 {
-    uint32_t low = 0, high = job->aggregates_count;      /* in the order of messages */
+    uint32_t low = 0, high = job->wholes_count;          /* in the order of messages */
     while (low < high) {
         uint32_t middle = low + (high - low) / 2;
         if (job->aggregates[middle].message < message) low = middle + 1;
         else high = middle;
     }
-    if (low == job->aggregates_count) return NULL;
+    if (low == job->wholes_count) return NULL;
     const struct stream_aggregate *g = &job->aggregates[low];
     return g->message == message && g->delivery == delivery ? g : NULL;
 }
 
-/* The message as of that version; false when memory has moved on. */
-static bool whole_of(struct shard *sh, const struct stream *st, const struct store_read *read,
-                     uint64_t message, uint64_t delivery, struct record *out)
+bool stream_whole(struct shard *sh, const struct stream *st, const struct store_read *read,
+                  uint64_t message, uint64_t delivery, struct record *out)
 {
     uint32_t bytes;
     if (read != NULL) {
@@ -194,8 +101,7 @@ static void moved(struct attach *a, uint64_t serial, struct slice message_id)
     a->position_id[message_id.bytes] = '\0';
 }
 
-/* A rewind has shown what became of the message: its versions would be added to that again. */
-static bool was_rewound(const struct stream_attach *job, uint64_t message)
+bool stream_replay_was_rewound(const struct stream_attach *job, uint64_t message)
 {
     return job->replay && message >= job->a->rewound_from && message <= job->a->rewound_upto;
 }
@@ -213,12 +119,12 @@ static bool put_hot(struct shard *sh, struct blob *b, struct stream_attach *job)
         const struct stream_entry *e = stream_ring_at(st, i);
         if (e->serial <= a->serial || e->serial > job->head) continue;
         moved(a, e->serial, slice_str(e->message_id));
-        if (was_rewound(job, e->message != 0 ? e->message : e->delivery)) continue;
+        if (stream_replay_was_rewound(job, e->message != 0 ? e->message : e->delivery)) continue;
         if (a->full && e->data_bytes > 0) {
             struct record whole;
             const struct stream_aggregate *g = aggregate_of(job, e->message, e->delivery);
             if (g == NULL) continue;     /* a newer version follows */
-            if (!whole_of(sh, st, g->read, e->message, e->delivery, &whole)) return false;
+            if (!stream_whole(sh, st, g->read, e->message, e->delivery, &whole)) return false;
             if (!put_whole_entry(b, e, &whole)) return false;
         } else {
             struct slice bytes = v2_bytes(e);
@@ -233,16 +139,16 @@ static bool put_hot(struct shard *sh, struct blob *b, struct stream_attach *job)
 static bool put_live(struct shard *sh, struct blob *b, struct stream_attach *job)
 {
     struct stream *st = job->st;
-    struct marks ms = {0};
+    struct stream_marks ms = {0};
     uint64_t behind = job->head, newest = stream_serial(st, &st->now);
-    bool good = !job->a->full || mark_ring(sh, st, behind, newest, &ms);
+    bool good = !job->a->full || stream_mark_ring(sh, st, behind, newest, &ms);
     for (uint32_t i = 0; good && i < st->ring_count; i++) {
         const struct stream_entry *e = stream_ring_at(st, i);
         struct record whole;
         if (e->delivery <= job->delivery) continue;
         if (job->a->full && e->data_bytes > 0) {
-            if (!is_last(&ms, e->message, e->delivery)) continue;
-            good = whole_of(sh, st, NULL, e->message, e->delivery, &whole) &&
+            if (stream_mark_of(&ms, e->message)->delivery != e->delivery) continue;
+            good = stream_whole(sh, st, NULL, e->message, e->delivery, &whole) &&
                    put_whole_entry(b, e, &whole);
         } else {
             struct slice bytes = v2_bytes(e);
@@ -253,28 +159,28 @@ static bool put_live(struct shard *sh, struct blob *b, struct stream_attach *job
         job->a->replayed++;              /* before the aggregate: the position is behind it */
         moved(job->a, e->serial, slice_str(e->message_id));
     }
-    marks_free(sh, &ms);
+    stream_marks_free(sh, &ms);
     return good && !b->failed;
 }
 
 /* ---- frames of the lane ---- */
 
-static bool mark_contexts(struct shard *sh, struct slice all, struct marks *ms)
+static bool mark_contexts(struct shard *sh, struct slice all, struct stream_marks *ms)
 {
     struct slice packed = all;
     struct record record;
     uint32_t bytes;
     while (packed.bytes > 0 && record_peek(packed, &record, &bytes) == RECORD_OK) {
-        struct mark m = {.message = record.delivery, .at = all.bytes - packed.bytes};
+        struct stream_mark m = {.message = record.delivery, .at = all.bytes - packed.bytes};
         packed = slice_skip(packed, bytes);
         if ((record.flags & RECORD_WHOLE) == 0) continue;
-        if (!mark_put(sh, ms, m)) return false;
+        if (!stream_mark_put(sh, ms, m)) return false;
     }
-    if (ms->count > 0) qsort(ms->list, ms->count, sizeof(*ms->list), by_message);
+    stream_marks_sort(ms);
     return true;
 }
 
-static bool context_of(const struct marks *ms, struct slice all, uint64_t delivery,
+static bool context_of(const struct stream_marks *ms, struct slice all, uint64_t delivery,
                        struct record *out)
 {
     uint32_t low = 0, high = ms->count, bytes;
@@ -294,7 +200,7 @@ static bool put_version(struct shard *sh, struct blob *b, struct stream_attach *
     if (r->kind == RECORD_APPEND && job->a->full) {
         const struct stream_aggregate *g = aggregate_of(job, r->message, r->delivery);
         if (g == NULL) return true;      /* a newer version follows */
-        if (!whole_of(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
+        if (!stream_whole(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
         r = &whole;
     }
     job->a->replayed++;
@@ -309,7 +215,7 @@ static bool put_append(struct shard *sh, struct blob *b, struct stream_attach *j
     const struct stream_aggregate *g = aggregate_of(job, r->message, r->delivery);
     struct record shown = *r, whole;
     if (g != NULL) {
-        if (!whole_of(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
+        if (!stream_whole(sh, job->st, g->read, r->message, r->delivery, &whole)) return false;
         if (whole.data.bytes < r->data.bytes) return false;
         stream_base_before(base, whole.data, r->data);
     }
@@ -330,7 +236,7 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
     struct stream_bases bs;
     struct slice all = slice_of(job->range->bytes, job->range->bytes_count), packed = all;
     bool rows = job->range->kind == STORE_ROWS;
-    struct marks ms = {0};
+    struct stream_marks ms = {0};
     struct record r, context;
     uint32_t bytes;
     bool good = stream_bases_open(sh, job, &bs) && mark_contexts(sh, all, &ms);
@@ -346,7 +252,7 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
             v2_serial_write(id, r.time_ms, job->st->node, r.delivery);
             moved(job->a, serial, slice_str(id));
         }
-        if (was_rewound(job, message_of(&r))) continue;
+        if (stream_replay_was_rewound(job, message_of(&r))) continue;
         bool has = r.kind == RECORD_APPEND && (r.flags & RECORD_WHOLE) == 0 &&
                    context_of(&ms, all, r.context, &context);
         struct stream_base *base = stream_base_of(&bs, &r);
@@ -357,7 +263,7 @@ static bool put_range(struct shard *sh, struct blob *b, struct stream_attach *jo
         if (base != NULL) stream_base_set(base, r.data);
         good = put_version(sh, b, job, &r, has ? &context : NULL);
     }
-    marks_free(sh, &ms);
+    stream_marks_free(sh, &ms);
     stream_bases_free(sh, &bs);
     return good && !b->failed;
 }
@@ -376,7 +282,7 @@ static bool put_rewound(struct shard *sh, struct blob *b, struct stream_attach *
 {
     const struct store_read *read = job->rewind;
     struct slice all = slice_of(read->bytes, read->bytes_count), packed = all;
-    struct marks rows = {0};
+    struct stream_marks rows = {0};
     struct record r;
     uint32_t bytes;
     bool good = true;
@@ -386,7 +292,7 @@ static bool put_rewound(struct shard *sh, struct blob *b, struct stream_attach *
         if ((r.flags & RECORD_FOLDED) != 0) {    /* what has become of the row before it */
             if (rows.count > 0) rows.list[rows.count - 1].at = at;
         } else {
-            good = mark_put(sh, &rows, (struct mark){.at = at});
+            good = stream_mark_put(sh, &rows, (struct stream_mark){.at = at});
         }
     }
     for (uint32_t i = 0; good && i < rows.count; i++) {
@@ -399,7 +305,7 @@ static bool put_rewound(struct shard *sh, struct blob *b, struct stream_attach *
         if (i == 0) job->a->rewound_from = job->a->rewound_upto;
     }
     job->historical = rows.count;
-    marks_free(sh, &rows);
+    stream_marks_free(sh, &rows);
     return good;
 }
 
@@ -440,8 +346,10 @@ static bool put_complete(struct shard *sh, struct blob *b, const struct stream_a
 
 static bool put_missed(struct shard *sh, struct blob *b, struct stream_attach *job)
 {
-    if (job->a->recovered && job->hot) return put_hot(sh, b, job);
-    if (job->a->recovered) return put_range(sh, b, job);
+    if (job->a->recovered) {
+        bool good = job->hot ? put_hot(sh, b, job) : put_range(sh, b, job);
+        return good && stream_mend_put(sh, b, job);
+    }
     return job->rewind == NULL || put_rewound(sh, b, job);
 }
 
@@ -454,6 +362,7 @@ struct frame *stream_replay_frame(struct shard *sh, struct stream_attach *job)
     bool good = true;
     a->replayed = 0;
     uint64_t head = job->head;
+    if (!job->replay && st != NULL) a->shown = st->now.delivery;
     if (again && st != NULL) head = stream_serial(st, &st->now);   /* all that has gone out live */
     if (!job->replay) {
         good = put_success(sh, &b, job->home, st, a->recovered ? a->serial : head,

@@ -100,6 +100,7 @@ int reader_message(struct reader_source *s, struct store_read *r, struct reader_
     fold_record(&w->fold, &folded);
     r->appends = w->fold.appends;
     r->versions = w->fold.versions;
+    if (r->bytes_max != 0 && record_bytes(&folded) > r->bytes_max) return STORE_READ_LARGE;
     w->items++;
     return reader_put_record(w, &folded);
 }

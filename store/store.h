@@ -161,7 +161,7 @@ struct store_read {
     uint64_t rows_after;               /* ROWS: exclusive cursor in the direction; 0: none */
     uint64_t now_ms;
     uint64_t receipt_age_ms;           /* OPEN: receipts younger than this; ACTIVE: request keys */
-    uint32_t limit, bytes_max;         /* records or rows; 0: STORE_READ_BYTES_MAX */
+    uint32_t limit, bytes_max;         /* records or rows; 0: STORE_READ_BYTES_MAX (MESSAGE: any) */
     uint32_t slot_from, slot_upto;     /* ACTIVE */
     bool     newest_first;
     void    *owner;                    /* the shard's own */

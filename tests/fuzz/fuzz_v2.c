@@ -81,7 +81,7 @@ static void check_resume(const struct json_value *data, uint8_t *scratch)
     char error[PUSHER_ERROR_TEXT_BYTES];
     uint32_t count;
     if (!v2_resume_parse(data, scratch, p, &count, error)) {
-        ASSERT(count == 0);
+        ASSERT(count == 0 || count == V2_POSITIONS_MAX);
         check_refusal(error);
         return;
     }

@@ -151,12 +151,13 @@ void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
     if (verbose) {
         const char *form = "tale %llu: %u lives, %u kills, %u operations, %llu said again, %llu "
                            "answers, %llu frames, %llu rewinds, %llu resumes, %llu taken up, %llu "
-                           "refused, %llu commits failed\n";
+                           "refused, %llu mended, %llu twice, %llu commits failed\n";
         fprintf(stderr, form, (unsigned long long)seed, tale.lives, tale.kills, tale.ops_count,
                 (unsigned long long)tale.again, (unsigned long long)tale.answers,
                 (unsigned long long)tale.frames, (unsigned long long)tale.rewinds,
                 (unsigned long long)tale.resumes,
                 (unsigned long long)tale.recovered, (unsigned long long)tale.refused,
+                (unsigned long long)tale.mends, (unsigned long long)tale.twice,
                 (unsigned long long)tale.failed_commits);
     }
     tale_model_free();

@@ -70,7 +70,8 @@ struct tale {
     uint32_t        within;          /* in 1024: shards take turns while a lane commits */
     bool            committing;      /* it is so now */
     uint64_t        failed_commits;
-    uint64_t        frames, rewinds, resumes, recovered, refused, answers, again;   /* so far */
+    uint64_t        frames, rewinds, resumes, recovered, refused, mends, twice, answers, again;
+                                     /* so far */
 };
 
 extern struct tale tale;
@@ -140,6 +141,11 @@ struct tale_ear {                    /* what a socket knows of a channel */
     bool     named;                  /* in the resume that waits for its aggregate */
     bool     after;                  /* the success came while the resume was under way */
     bool     late;                   /* the success came when the resume had been answered */
+    bool     twice, half;            /* resuming for the second time while its subscribe is under
+                                        way; the first one's position was refused */
+    uint64_t from;                   /* resuming: the position that was named */
+    bool     mending;                /* a mend is looked at */
+    uint32_t mended;                 /* messages that were shown once more behind the replay */
     uint32_t replayed, along;        /* frames below `first`; behind it, with or after the replay
                                         that came with the success */
     uint32_t rewind, rewound;        /* messages asked for with the subscribe; come */

@@ -115,8 +115,10 @@ void tale_client_resume(struct tale_client *c)
     bool as_text = maybe(300);
     const char *q = as_text ? "\\\"" : "\"", *comma = "";
     bool waits = !c->v2 || c->resuming;
-    for (uint32_t i = 0; i < TALE_CHANNELS; i++) waits = waits || c->ears[i].resuming;
-    if (waits) return;                   /* a second one would end what the first still does */
+    for (uint32_t i = 0; i < TALE_CHANNELS; i++) {       /* a second one forgets what waits */
+        waits = waits || (c->ears[i].resuming && !c->ears[i].asked);
+    }
+    if (waits) return;
     int n = snprintf(text, sizeof(text),
                      "{\"event\":\"sockudo:resume\",\"data\":%s{%schannel_positions%s:{",
                      as_text ? "\"" : "", q, q);
@@ -128,9 +130,12 @@ void tale_client_resume(struct tale_client *c)
                       tale_channel(i), q, q, q, q, e->stream, q, q, q,
                       (unsigned long long)e->position);
         comma = ",";
+        e->after = e->late = e->half = false;
+        e->twice = e->resuming;
+        tale.twice += e->twice;
+        e->from = e->position;
         e->resuming = e->named = true;
-        e->after = e->late = false;
-        e->replayed = e->along = 0;
+        e->replayed = e->along = e->mended = 0;
     }
     if (comma[0] == 0) return;
     snprintf(text + n, sizeof(text) - (size_t)n, "}}%s}", as_text ? "\"" : "");

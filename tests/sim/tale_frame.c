@@ -55,7 +55,7 @@ static uint32_t read_version(const struct tale_client *c, const struct frame_in 
     MUST(named, "socket %u: no version in %s", c->number, f->text);
     tale_saw_version(c->app, o->channel, serial, name);
     bool update_of_append = o->action == TALE_APPEND && strcmp(action, "update") == 0 &&
-                            (c->full || e->rewind > 0);
+                            (c->full || e->rewind > 0 || e->mending);
     MUST(strcmp(action, actions[o->action]) == 0 || update_of_append, "operation %u is told as %s",
          op, f->text);
     bool aggregate = o->action == TALE_APPEND && (c->full || update_of_append);
@@ -187,12 +187,54 @@ static void start_over(struct tale_ear *e, const char *stream, uint64_t serial)
     if (!e->resuming) rebuild(e);
 }
 
+/* A message that was changed live while its older versions were missing is shown whole behind them,
+ * as of the last live frame. */
+static void on_mend(struct tale_client *c, const struct frame_in *f, struct tale_ear *e)
+{
+    char name[TALE_SERIAL_BYTES] = "";
+    MUST(e->resuming && c->resuming && tale_is_versioned(c->app), "socket %u: %s", c->number,
+         f->text);
+    bool named = peer_between(f->text, "\"sockudo_version_serial\":\"", name, sizeof(name));
+    uint64_t serial = created_at(name);
+    MUST(named && serial >= e->first && serial < e->next, "socket %u was sent %llu to %llu: %s",
+         c->number, (unsigned long long)e->first, (unsigned long long)e->next - 1, f->text);
+    e->mending = true;
+    uint32_t op = read_version(c, f, e, serial);
+    e->mending = false;
+    uint64_t latest = tale_latest(tale.ops[op].create, e->next - 1);
+    MUST(latest == serial || tale.ops[tale.ops[op].create].serial == 0,
+         "socket %u was sent %llu already: %s", c->number, (unsigned long long)latest, f->text);
+    e->mended++;
+    tale.mends++;
+}
+
+/* Every message that has versions on both sides of the success was mended. */
+static void check_mended(const struct tale_client *c, uint32_t channel, const struct tale_ear *e)
+{
+    const struct tale_log *log = &tale.logs[c->app][channel];
+    bool known = strcmp(log->stream, e->now) == 0 && tale_is_versioned(c->app) &&
+                 tale_known(c->app, channel, e->from + 1, e->next - 1);
+    uint32_t both = 0;
+    for (uint64_t s = e->from + 1; known && s < e->first; s++) {
+        uint32_t create = tale.ops[log->entries[s].op].create;
+        bool last = tale_latest(create, e->first - 1) == s;
+        both += last && tale_latest(create, e->next - 1) > s && !was_rewound(c, channel, e, s);
+    }
+    MUST(!known || both == e->mended, "socket %u: %u of %u messages were mended on %s behind %llu",
+         c->number, e->mended, both, tale_channel(channel), (unsigned long long)e->from);
+}
+
 static void on_v2_message(struct tale_client *c, const struct frame_in *f, struct tale_ear *e)
 {
     char stream[TALE_STREAM_BYTES];
     uint64_t serial = tale_number(f->text, "\"serial\":");
     bool placed = peer_between(f->text, "\"stream_id\":\"", stream, sizeof(stream));
     MUST(e->live, "socket %u is not on the channel: %s", c->number, f->text);
+    if (!placed) {
+        on_mend(c, f, e);
+        tale.frames++;
+        return;
+    }
     bool same = placed && strcmp(stream, e->now) == 0;
     if (tale_is_loose(c->app) && placed && !same) start_over(e, stream, serial);
     MUST(same || (placed && tale_is_loose(c->app)), "socket %u listens to %s: %s", c->number,
@@ -305,7 +347,17 @@ static void on_failed(struct tale_client *c, uint32_t channel, const char *at)
 
 static void on_resume_failed(struct tale_client *c, const struct frame_in *f)
 {
-    MUST(f->channel >= 0 && c->ears[f->channel].resuming, "socket %u: %s", c->number, f->text);
+    MUST(f->channel >= 0, "socket %u: %s", c->number, f->text);
+    struct tale_ear *e = &c->ears[f->channel];
+    if (e->twice && !e->half && c->resuming) {   /* the second one may say more */
+        e->half = true;
+        return;
+    }
+    if (e->twice && !e->resuming) {              /* the first one's, when both were given up */
+        e->twice = false;
+        return;
+    }
+    MUST(e->resuming, "socket %u: %s", c->number, f->text);
     on_failed(c, (uint32_t)f->channel, plain(f->text));
 }
 
@@ -337,8 +389,11 @@ static void on_aggregate(struct tale_client *c, const struct frame_in *f)
             uint64_t said = tale_number(at, "\"replayed\":");
             MUST(said == e->replayed || (e->replayed == 0 && said <= e->along),
                  "socket %u counts %u or %u: %s", c->number, e->replayed, e->along, text);
+            check_mended(c, i, e);
             e->resuming = e->after = false;
             tale.recovered++;
+        } else if (e->resuming && e->half) {
+            on_failed(c, i, at);
         } else if (e->resuming) {            /* it may still come in time */
             MUST(strstr(at, "not_subscribed") != NULL && !e->live, "socket %u: %s, without word",
                  c->number, text);

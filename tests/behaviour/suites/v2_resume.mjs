@@ -6,6 +6,7 @@ import { suite } from '../runner.mjs';
 import { assert } from '../expect.mjs';
 import { channel_auth } from '../clients.mjs';
 import { mem, mem_config } from '../memory.mjs';
+import { metric } from '../metrics.mjs';
 import { OP, frame } from '../ws_raw.mjs';
 import { SUCCEEDED, UUID, expect_error_v2, expect_nothing_v2, flush_v2, join_v2,
          leave_v2, open_v2, subscribe_v2 } from '../v2_raw.mjs';
@@ -14,6 +15,7 @@ const MESSAGES_MAX = 60;
 const app = mem.app;
 const s = suite('v2 resume', { parallel: 24, config: { ...mem_config,
   websocket: { max_messages: MESSAGES_MAX } } });
+const hits = (t, limit) => metric(t.server, 'sockudo_limit_hits_total', { limit });
 const SUCCESS = 'sockudo:resume_success';
 const FAILED = 'sockudo:resume_failed';
 
@@ -179,8 +181,10 @@ s.test('what is refused before anything is done', async (t) => {
     await expect_error_v2(ws, 4000, /^Invalid message format: /);
   }
   const many = Object.fromEntries(Array.from({ length: 257 }, (_, i) => [`c${i}`, { serial: 1 }]));
+  const before = await hits(t, 'resume_positions');
   send({ channel_positions: many });
   await expect_error_v2(ws, 4000, /./);
+  assert.equal(await hits(t, 'resume_positions'), before + 1);
   await expect_nothing_v2(ws);
 });
 s.test('recovery that is off: 4301', async (t) => {
@@ -239,7 +243,7 @@ s.test('live frames wait for the aggregate, which waits for every subscribe', as
 s.test('a channel nobody subscribes to: `failed` after 5 s, resume_failed after 10', async (t) => {
   const [a, b] = [await filled(t, 1), await filled(t, 1)];
   const ws = await open_v2(t, app);
-  const began = Date.now();
+  const began = Date.now(), hits_before = await hits(t, 'resume_time');
   in_one_write(ws, [subscribe(ws, a.channel), resume({
     [a.channel]: { stream_id: a.stream_id, serial: 0 },
     [b.channel]: { stream_id: b.stream_id, serial: 0 } })]);
@@ -254,6 +258,7 @@ s.test('a channel nobody subscribes to: `failed` after 5 s, resume_failed after 
   assert.equal((await ws.next()).serial, 2, 'live behind the aggregate');
   const told = JSON.parse((await ws.until(FAILED)).data);
   assert.ok(Date.now() - began >= 9900, `${Date.now() - began} ms`);
+  assert.ok(await hits(t, 'resume_time') >= hits_before + 2, 'after 5 s and after 10');
   assert.deepEqual([told.channel, told.code, told.reason],
                    [b.channel, 'continuity_unverifiable', 'not_subscribed']);
   const late = await join_v2(ws, b.channel);
@@ -299,7 +304,7 @@ s.test('a channel that is given up meanwhile fails in the aggregate only', async
 });
 s.test('more than may be kept back: the answer leaves early, then all of it', async (t) => {
   const [a, b] = [await filled(t, 1), await filled(t, 1)];
-  const ws = await open_v2(t, app);
+  const ws = await open_v2(t, app), hits_before = await hits(t, 'resume_gate');
   in_one_write(ws, [subscribe(ws, a.channel), resume({
     [a.channel]: { stream_id: a.stream_id, serial: 1 },
     [b.channel]: { stream_id: b.stream_id, serial: 0 } })]);
@@ -308,6 +313,7 @@ s.test('more than may be kept back: the answer leaves early, then all of it', as
   const { before, recovered, failed } = await until_aggregate(ws, 4000);
   assert.deepEqual([before, recovered.map((r) => r.channel), failed.map((f) => f.channel)],
                    [[], [a.channel], [b.channel]]);
+  assert.equal(await hits(t, 'resume_gate'), hits_before + 1);
   for (let i = 0; i <= MESSAGES_MAX; i++) assert.equal((await ws.next()).data, `${i}`);
   await t.publish(app, a.channel, 'ev', 'live');
   assert.equal((await ws.next()).data, 'live');

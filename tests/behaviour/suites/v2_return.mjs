@@ -7,7 +7,7 @@ import { suite } from '../runner.mjs';
 import { assert, eventually } from '../expect.mjs';
 import { user_auth, user_channel } from '../clients.mjs';
 import { app_entry } from '../apps.mjs';
-import { mem, mem_config } from '../memory.mjs';
+import { Lives, mem, mem_config } from '../memory.mjs';
 import { metric } from '../metrics.mjs';
 import { create, mutate } from '../stored.mjs';
 import { OP, frame } from '../ws_raw.mjs';
@@ -215,6 +215,43 @@ s.test('many sockets that subscribe at once: nobody is refused for a full mailbo
   for (const ws of sockets) {
     for (let k = 0; k < 100; k++) assert.equal((await ws.next(30000)).event, SUCCEEDED);
   }
+});
+s.test('whole texts that are read at a time: small, large, and too much of them', async (t) => {
+  const PART = COLD_BYTES / 8, COUNT = 20;
+  const lives = new Lives(t, { ...mem_config,
+    history: { ...mem_config.history, cold_replay_max_bytes: COLD_BYTES } });
+  await lives.start();
+  const channel = t.name(), texts = new Map();
+  const open = (query) => open_v2(t, app, query, { port: lives.port });
+  const { stream_id } = await join_v2(await open(), channel);
+  const write = async (bytes) => {
+    const { message_serial: id } = await create(lives.port, app, channel, '<');
+    for (const text of ['x'.repeat(bytes), '>']) {
+      await mutate(lives.port, app, channel, id, 'append', { data: text });
+    }
+    texts.set(id, `<${'x'.repeat(bytes)}>`);
+  };
+  const back = async (serial) => {
+    await lives.restart();               /* nothing is in memory */
+    const ws = await open('append_mode=full');
+    in_one_write(ws, [resume({ [channel]: { stream_id, serial } }), subscribe(channel)]);
+    return until_aggregate(ws);
+  };
+  for (let i = 0; i < COUNT; i++) await write(i % 10 === 3 ? 1.5 * PART : 50 * i + 1);
+  const { before, recovered } = await back(0);
+  assert.equal(recovered[0]?.source, 'cold');
+  const told = new Map();
+  for (const m of before) {
+    const id = m.extras?.headers?.sockudo_message_serial;
+    if (id) told.set(id, m.data);
+  }
+  assert.deepEqual(told, texts);
+  for (let i = 0; i < 2; i++) await write(3 * PART);
+  for (const id of texts.keys()) {         /* what was missed fits, and each text; not all */
+    await mutate(lives.port, app, channel, id, 'append', { data: '!' });
+  }
+  const { failed } = await back(3 * texts.size);
+  assert.equal(failed[0]?.reason, 'recovery_window_exceeded');
 });
 s.test('a ring keeps no more bytes than a cold replay may have', async (t) => {
   const server = await t.start({ config: { ...mem_config,
