@@ -140,6 +140,12 @@ static struct annotation_channel *channel_find(struct shard *sh, uint32_t app, s
     return NULL;
 }
 
+void annotation_doubt(struct shard *sh, uint32_t app, struct slice channel)
+{
+    struct annotation_channel *ch = channel_find(sh, app, channel);
+    if (ch != NULL && !ch->loading) ch->broken = true;
+}
+
 static struct annotation_channel *channel_make(struct shard *sh, uint32_t app, struct slice name)
 {
     evict(sh, ANNOTATION_CHANNELS_MAX);
@@ -434,6 +440,7 @@ static void on_page(struct shard *sh, struct stream *st, struct store_read *r, v
         ok = false;
         r->status = STORE_READ_MEMORY;
     }
+    if (r->status == STORE_READ_IO) stream_degrade(sh, st, true);
     loaded(sh, ch, ok, r);
     stream_read_end(sh, r);
 }

@@ -45,6 +45,8 @@ bool annotation_fits(const struct shard *sh, const struct annotation_channel *ch
 /* Events leave the log with their age, and the summaries when they are read again: true when that
  * may help. annotation_get reads them then. */
 bool annotation_read_again(const struct shard *sh, struct annotation_channel *ch);
+/* The log is not what it was: it is read again before it is used again. */
+void annotation_doubt(struct shard *sh, uint32_t app, struct slice channel);
 /* Gives up what is not in use while memory is short: once a second. */
 void annotation_tick(struct shard *sh);
 

@@ -313,13 +313,16 @@ static void loaded(struct shard *sh, struct stream *st, struct store_read *r, vo
 {
     /* Damaged rows do not end a channel: publishing goes on, but with no new key for as long as one
      * of theirs would be known. */
-    bool damaged = r->status == STORE_READ_IO && r->head.chan != 0;
+    bool lost = r->status == STORE_READ_IO && r->head.lost;
+    bool damaged = r->status == STORE_READ_IO && r->head.chan != 0 && !lost;
     bool good = r->status == STORE_READ_OK || damaged;
     st->state = STREAM_OPEN;
     st->unreadable = r->status == STORE_READ_IO && !damaged;
+    st->lost = lost;
     if (good) good = take_head(sh, st, r);
+    if (lost) st->chan = r->head.chan;
     if (!good) st->state = STREAM_FAILED;
-    else if (damaged) stream_degrade(sh, st, true);
+    if (good || lost) stream_degrade(sh, st, damaged || lost);
     st->unsure_ms = damaged ? sh->re.now_ms + r->receipt_age_ms : 0;
     stream_read_end(sh, r);
     stream_wake(sh, st);

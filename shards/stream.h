@@ -105,6 +105,7 @@ struct stream {
     bool                   woken, touched;
     bool                   degraded;         /* what is stored of it cannot be read */
     bool                   unreadable;       /* FAILED, and not for want of memory */
+    bool                   lost;             /* of that, its head: stream_heal */
     bool                   epoch_owed;       /* a RECORD_EPOCH goes before its next record */
     const struct conf_policy *policy;        /* the configuration's */
     uint16_t               lane;
@@ -290,6 +291,9 @@ enum stream_verdict stream_mutate(struct shard *sh, struct stream *st, const str
                                   struct content *c, stream_done done, void *ctx);
 /* A read found stored rows damaged: counted and logged until a reset. */
 void stream_degrade(struct shard *sh, struct stream *st, bool degraded);
+/* Of a stream whose head cannot be read (`lost`): writes another one, behind all that it held.
+ * False: refused, done does not run. After its commit stream_of loads the stream again. */
+bool stream_heal(struct shard *sh, struct stream *st, stream_done done, void *ctx);
 /* Change of epoch or floor: RECORD_RESET, RECORD_PURGE through stream_append; then this. */
 void stream_reset_applied(struct shard *sh, struct stream *st, uint64_t history_epoch);
 /* One V2 frame of a record appended to a blob, as cold replay and rewind show it (right-hand form

@@ -118,7 +118,7 @@ bool stream_lane_put(struct shard *sh, uint16_t lane, const struct record *r,
 /* ---- sequencing ---- */
 
 /* The channel's name goes before its first record. */
-static bool put_name(struct shard *sh, struct stream *st)
+static bool put_name(struct shard *sh, struct stream *st, stream_done done, void *ctx)
 {
     struct slice app = sh->server->app_ids[st->home->app], name = st->stored_name;
     uint32_t bytes = app.bytes + 1 + name.bytes;
@@ -128,13 +128,19 @@ static bool put_name(struct shard *sh, struct stream *st)
     text[app.bytes] = '\0';
     memcpy(text + app.bytes + 1, name.ptr, name.bytes);
     struct record r = {.kind = RECORD_CHANNEL, .chan = st->chan, .data = slice_of(text, bytes)};
-    struct stream_item item = {.st = st};
+    struct stream_item item = {.st = st, .done = done, .ctx = ctx};
     bool put = stream_lane_put(sh, st->lane, &r, &item);
     heap_free(sh->heap, text, bytes);
     if (!put) return false;
     st->named = true;
     stream_flies(sh, st, 1);
     return true;
+}
+
+bool stream_heal(struct shard *sh, struct stream *st, stream_done done, void *ctx)
+{
+    ASSERT(st->state == STREAM_FAILED && st->lost);
+    return put_name(sh, st, done, ctx);
 }
 
 /* What the record will be, were it taken. */
@@ -184,7 +190,7 @@ static bool put_epoch(struct shard *sh, struct stream *st)
 void stream_epoch_settle(struct shard *sh, struct stream *st)
 {
     if (!st->epoch_owed || st->state != STREAM_OPEN) return;
-    if (st->named || put_name(sh, st)) (void)put_epoch(sh, st);
+    if (st->named || put_name(sh, st, NULL, NULL)) (void)put_epoch(sh, st);
 }
 
 void stream_epoch_change(struct shard *sh, struct stream *st)
@@ -193,7 +199,7 @@ void stream_epoch_change(struct shard *sh, struct stream *st)
     st->delivery_epoch = stream_epoch_draw(sh);
     st->epoch_owed = true;
     stream_ids(sh, st);
-    if (st->named || put_name(sh, st)) (void)put_epoch(sh, st);
+    if (st->named || put_name(sh, st, NULL, NULL)) (void)put_epoch(sh, st);
 }
 
 bool stream_sequence(struct shard *sh, struct stream *st, struct record *r,
@@ -202,7 +208,7 @@ bool stream_sequence(struct shard *sh, struct stream *st, struct record *r,
     ASSERT(st->state == STREAM_OPEN);
     stamp(sh, st, r);
     if (st->history) {
-        if (!st->named && !put_name(sh, st)) return false;
+        if (!st->named && !put_name(sh, st, NULL, NULL)) return false;
         if (st->epoch_owed && !put_epoch(sh, st)) return false;
         item->applied = st->relaxed;
         if (!stream_lane_put(sh, st->lane, r, item)) return false;

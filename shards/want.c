@@ -1,6 +1,7 @@
 #include "shards/want_parts.h"
 
 #include "shards/actor.h"
+#include "shards/annotation_book.h"
 #include "shards/fan.h"
 #include "shards/reply.h"
 #include "shards/resume.h"
@@ -277,6 +278,52 @@ static void dispatch(struct shard *sh, struct stream *st, struct want *w)
     ASSERT(!"unknown want");
 }
 
+/* ---- what a reset finds that cannot be read ---- */
+
+static void healed(struct shard *sh, struct stream *st, void *ctx, const struct record *r,
+                   bool committed)
+{
+    struct want *w = ctx;
+    struct letter l = want_letter(w);
+    (void)r;
+    w->healed |= (uint8_t)(1u << st->what);
+    if (committed) want_on_want(sh, &l);
+    else want_busy(sh, w, "History cannot be written at the moment");
+}
+
+/* True: the reset goes on when the stream has a head again. */
+static bool heal(struct shard *sh, const struct home *h, struct want *w, enum stream_what what)
+{
+    struct stream *st = h->extra == NULL ? NULL : h->extra->streams[what];
+    bool reset = w->kind == WANT_HISTORY_RESET || w->kind == WANT_PRESENCE_RESET;
+    if (!reset || st == NULL || st->state != STREAM_FAILED || !st->lost) return false;
+    if ((w->healed & 1u << what) != 0) return false;
+    if (!stream_heal(sh, st, healed, w)) {
+        want_busy(sh, w, "History cannot be written at the moment");
+    }
+    return true;
+}
+
+/* A history's reset keeps the log of its annotations, unless that cannot be read. True: it goes on
+ * later. */
+static bool heal_annotations(struct shard *sh, struct home *h, struct want *w)
+{
+    const struct conf_policy *policy = conf_policy_at(sh->conf, w->app, w->channel);
+    if (w->kind != WANT_HISTORY_RESET || !policy->annotations) return false;
+    struct stream *st = stream_of(sh, h, STREAM_ANNOTATIONS);
+    if (st != NULL && st->state == STREAM_LOADING) {
+        want_wait(sh, st, w, 0);
+        return true;
+    }
+    if (st == NULL && !heal(sh, h, w, STREAM_ANNOTATIONS)) return false;
+    if (st != NULL && !st->degraded) return false;
+    annotation_doubt(sh, w->app, w->channel);
+    if (st == NULL) return true;
+    struct record r = {.kind = RECORD_RESET, .flags = RECORD_ENDS};
+    (void)stream_append(sh, st, &r, NULL, NULL);   /* refused: it is as it was, and says so */
+    return false;
+}
+
 void want_on_want(struct shard *sh, const struct letter *l)
 {
     struct want *w = l->payload;
@@ -284,6 +331,7 @@ void want_on_want(struct shard *sh, const struct letter *l)
     struct home *h = home_make(sh, w->app, w->channel, w->channel_kind, w->channel_cache);
     struct stream *st = h == NULL ? NULL : stream_of(sh, h, what_of((enum want_kind)w->kind));
     if (st == NULL) {
+        if (h != NULL && heal(sh, h, w, what_of((enum want_kind)w->kind))) return;
         bool unreadable = h != NULL && stream_is_unreadable(h, what_of((enum want_kind)w->kind));
         if (h != NULL) home_release(sh, h);
         if (unreadable) unreadable_end(sh, w);
@@ -291,7 +339,7 @@ void want_on_want(struct shard *sh, const struct letter *l)
         return;
     }
     if (st->state == STREAM_LOADING) want_wait(sh, st, w, 0);
-    else dispatch(sh, st, w);
+    else if (!heal_annotations(sh, h, w)) dispatch(sh, st, w);
 }
 
 /* ---- pieces that all parts use ---- */

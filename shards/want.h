@@ -74,6 +74,7 @@ struct want {
     uint32_t  rows_limit;              /* rows asked of the lane: fewer when they were too large */
     uint64_t  purged_count, purged_bytes;
     char      previous_id[37];
+    uint8_t   healed;                  /* reset: bits of streams without a head to be read */
     uint64_t  lost_mark;               /* presence_log_newest before the reset */
     struct want *next;                 /* waits for the channel's annotations to be read */
     bool      found;                   /* annotations: the message was found */

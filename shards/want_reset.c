@@ -121,7 +121,9 @@ static void write_done(struct api_text *t, const struct stream *st, const struct
     add_raw(t, ",\"requested_by\":", w->requested_by);
     if (!purge) {
         api_text_str(t, ",");
-        want_write_text(t, "previous_stream_id", slice_str(w->previous_id));
+        want_write_text(t, "previous_stream_id",
+                        (w->healed & 1u << st->what) != 0 ? slice_of(NULL, 0)
+                                                          : slice_str(w->previous_id));
         api_text_str(t, ",");
         want_write_text(t, "new_stream_id", slice_str(st->history_id));
     }

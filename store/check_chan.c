@@ -381,7 +381,7 @@ static void check_channel(struct check *c, uint64_t chan)
     check_head(&h);
     check_tail_records(&h);
     check_msgs(c, &h.source, h.known_from, h.broken ? UINT64_MAX : h.listed);
-    check_members(c, chan, h.known_from, &h.members);
+    check_members(c, chan, h.known_from, h.source.view.head.purge_floor, &h.members);
     reader_source_close(&h.source);
     free(h.records);
     free(h.messages);

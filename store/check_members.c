@@ -73,7 +73,8 @@ static void check_kept(struct check *c, uint64_t chan, uint64_t known_from,
     }
 }
 
-void check_members(struct check *c, uint64_t chan, uint64_t known_from, struct check_members *m)
+void check_members(struct check *c, uint64_t chan, uint64_t known_from, uint64_t purge_floor,
+                   struct check_members *m)
 {
     struct format_key first = format_key1(chan);
     MDB_val key = lane_key(&first), data;
@@ -95,7 +96,7 @@ void check_members(struct check *c, uint64_t chan, uint64_t known_from, struct c
     for (uint32_t i = 0; i < m->count; i++) {
         bool newest = i == 0 || m->all[i].high != m->all[i - 1].high ||
                       m->all[i].low != m->all[i - 1].low;
-        open += newest && !m->all[i].removed;
+        open += newest && !m->all[i].removed && m->all[i].delivery > purge_floor;
     }
     if (open > kept) {
         check_find(c, "presence: channel %llu has lost %llu open members",

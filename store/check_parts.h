@@ -80,4 +80,5 @@ struct check_members {
 };
 void check_member_add(struct check_members *m, const struct record *r, struct slice packed);
 /* The log's newest events against what is kept as open. */
-void check_members(struct check *c, uint64_t chan, uint64_t known_from, struct check_members *m);
+void check_members(struct check *c, uint64_t chan, uint64_t known_from, uint64_t purge_floor,
+                   struct check_members *m);

@@ -58,6 +58,7 @@ struct lane_chan {                       /* committer's; lives while its tail ha
     uint32_t           pending_count;    /* records of the open transaction */
     struct lane_chan  *pack_next;        /* in lane.pack_first .. pack_last */
     bool               packing;          /* is in that queue */
+    bool               headless;         /* its head cannot be read: it waits for a reset here */
 };
 
 struct lane_wal {                        /* committer's: one value of the wal */

@@ -28,8 +28,13 @@ static err_t name_channel(struct lane *l, MDB_txn *txn, const struct record *r)
     struct format_key key = format_key1(r->chan);
     bool found;
     err_t e = lane_get(l, txn, FORMAT_HEADS, &key, &value, &found);
-    if (e != OK || found) return e;
+    if (e != OK) return e;
     struct format_head head = {.floor = 1};
+    struct slice old_app_id, old_channel;
+    if (found) {                           /* again: what a reset begins with (stream_heal) */
+        if (format_head_read(value, &head, &old_app_id, &old_channel)) return OK;
+        return lane_head_anew(l, txn, r->chan, app_id, channel);
+    }
     e = lane_head_put(l, txn, r->chan, &head, app_id, channel);
     if (e != OK) return e;
     key = format_key2(format_name_hash(app_id, channel), r->chan);

@@ -146,12 +146,13 @@ static bool segment_at(const struct lane_view *v, uint64_t delivery, struct segm
     return false;
 }
 
-/* The first segment for which `is` holds; it must hold for all after it. */
+/* The first segment behind the record `behind` for which `is` holds; it must hold for all after it.
+ * What was purged may be damaged: nobody looks there. */
 typedef bool segment_test(const struct segment *s, const void *arg);
-static bool segment_first(const struct lane_view *v, segment_test *is, const void *arg,
-                          struct segment *out, err_t *e)
+static bool segment_first(const struct lane_view *v, uint64_t behind, segment_test *is,
+                          const void *arg, struct segment *out, err_t *e)
 {
-    uint64_t low = v->head.floor, high = v->head.delivery + 1;
+    uint64_t low = u64_max(v->head.floor, behind + 1), high = v->head.delivery + 1;
     bool found = false;
     struct segment s;
     *e = OK;
@@ -216,10 +217,11 @@ static bool row_in_segments(const struct lane_view *v, const struct bounds *b, s
                             err_t *e)
 {
     struct segment s;
-    if (!segment_first(v, end_is_kept, b, &s, e)) return false;
+    if (!segment_first(v, b->floor, end_is_kept, b, &s, e)) return false;
     if (row_in_segment(&s, b, out)) return true;
     uint64_t ordinal = s.head.rows_before + s.head.rows_count;
-    return segment_first(v, has_row_from, &ordinal, &s, e) && row_in_segment(&s, b, out);
+    return segment_first(v, b->floor, has_row_from, &ordinal, &s, e) &&
+           row_in_segment(&s, b, out);
 }
 
 static bool row_in_tail(const struct lane_view *v, const struct bounds *b, struct row *out)
@@ -247,12 +249,13 @@ static bool ends_since(const struct segment *s, const void *arg)   /* arg: ms */
     return s->head.last_ms >= *(const uint64_t *)arg;
 }
 
-/* The oldest record that is not older than `since_ms`; delivery + 1: none. */
-static err_t record_since(const struct lane_view *v, uint64_t since_ms, uint64_t *out)
+/* The oldest record behind `behind` that is not older than `since_ms`; delivery + 1: none. */
+static err_t record_since(const struct lane_view *v, uint64_t behind, uint64_t since_ms,
+                          uint64_t *out)
 {
     struct segment s;
     err_t e;
-    if (segment_first(v, ends_since, &since_ms, &s, &e)) {
+    if (segment_first(v, behind, ends_since, &since_ms, &s, &e)) {
         struct record r;
         uint32_t bytes;
         for (struct slice rest = s.records; rest.bytes > 0; rest = slice_skip(rest, bytes)) {
@@ -338,7 +341,7 @@ static err_t version_floor(const struct lane_view *v, const struct store_policy 
     if (policy->version_age_ms == 0) {
         *out = h->floor;
     } else if (policy->version_age_ms != UINT64_MAX) {
-        e = record_since(v, since(now_ms, policy->version_age_ms), out);
+        e = record_since(v, h->purge_floor, since(now_ms, policy->version_age_ms), out);
     } else {
         struct bounds b = bounds_of(v, policy, now_ms, h->purge_floor);
         if (h->reset_floor > h->purge_floor) e = row_since(v, &b, &first);
@@ -369,7 +372,8 @@ err_t lane_floors(const struct lane_view *v, const struct store_policy *policy, 
     out->physical = out->replay;
     if (policy->receipt_age_ms > 0 && out->replay > v->head.floor) {
         uint64_t receipts;
-        e = record_since(v, since(now_ms, policy->receipt_age_ms), &receipts);
+        e = record_since(v, 0, since(now_ms, policy->receipt_age_ms), &receipts);
+        if (e == ERR_IO) return OK;        /* what cannot be read is no receipt */
         out->physical = u64_max(u64_min(out->replay, receipts), v->head.floor);
     }
     return e;

@@ -79,7 +79,7 @@ static struct lane_chan *queue_take(struct lane *l)
 
 void lane_pack_want(struct lane *l, struct lane_chan *c)
 {
-    if (!c->packing && c->bytes >= LANE_TAIL_BYTES) queue_put(l, c);
+    if (!c->packing && !c->headless && c->bytes >= LANE_TAIL_BYTES) queue_put(l, c);
 }
 
 bool lane_pack_waiting(const struct lane *l)
@@ -346,7 +346,7 @@ static err_t clean_wal(struct lane *l, MDB_txn *txn)
         struct lane_chan *c = live_chan(l, &r, head.seq);
         p->clean_offset += bytes;
         if (c == NULL) continue;
-        if (!evict) {
+        if (!evict || c->headless) {
             e = plan_move(l, c, &r, head.seq, slice_of(rest.ptr, bytes));
         } else {
             c->packing = true;

@@ -81,6 +81,15 @@ MUST_CHECK err_t lane_head_put(struct lane *l, MDB_txn *txn, uint64_t chan,
 MUST_CHECK err_t lane_change(struct lane *l, MDB_txn *txn, const struct record *r,
                              struct slice packed);
 
+/* ---- lane_heal.c: a head that cannot be read ---- */
+/* What the channel's segments say of their head; floor 0: it has none. `delivery` is what they may
+ * hold at the most where the newest of them cannot be read either. Any thread. */
+MUST_CHECK err_t lane_head_left(MDB_txn *txn, const MDB_dbi *dbis, uint64_t chan,
+                                struct format_head *out);
+/* Another head: all that the channel held is purged, its epochs are new ones. */
+MUST_CHECK err_t lane_head_anew(struct lane *l, MDB_txn *txn, uint64_t chan, struct slice app_id,
+                                struct slice channel);
+
 /* ---- lane_reads.c: snapshots out, snapshots back ---- */
 void lane_snapshots_open(struct lane *l);
 void lane_snapshots_close(struct lane *l);

@@ -3,6 +3,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/log.h"
 #include "store/lane_parts.h"
 
 struct scan {
@@ -20,6 +21,23 @@ static err_t damaged(const struct scan *s, const char *what, uint64_t number)
     return ERR_IO;
 }
 
+/* One head costs its channel, not the start: where its tail begins is what its segments say. */
+static err_t without_head(const struct scan *s, struct lane_chan *c)
+{
+    char index[12], chan[24];
+    struct format_head left;
+    err_t e = lane_head_left(s->txn, s->lane->dbis, c->chan, &left);
+    if (e != OK) return damaged(s, "the head of channel", c->chan);
+    (void)snprintf(index, sizeof index, "%u", s->lane->index);
+    (void)snprintf(chan, sizeof chan, "%" PRIu64, c->chan);
+    LOG(LOG_ERROR, "a channel cannot be read: it is named when it is asked for, and to be reset",
+        "lane", index, "number", chan);
+    c->headless = true;
+    c->pending = left.delivery;
+    c->pending_count = 1;
+    return OK;
+}
+
 static err_t look_up(const struct scan *s, struct lane_chan *c)
 {
     struct format_key key = format_key1(c->chan);
@@ -28,9 +46,8 @@ static err_t look_up(const struct scan *s, struct lane_chan *c)
     bool found;
     if (c->pending_count > 0) return OK;
     err_t e = lane_get(s->lane, s->txn, FORMAT_HEADS, &key, &value, &found);
-    if (e != OK || !found || !format_head_read(value, &head, &app_id, &channel)) {
-        return damaged(s, "the head of channel", c->chan);
-    }
+    if (e != OK || !found) return damaged(s, "the head of channel", c->chan);
+    if (!format_head_read(value, &head, &app_id, &channel)) return without_head(s, c);
     c->pending = head.delivery;
     c->pending_count = 1;
     return OK;
@@ -81,6 +98,19 @@ static err_t scan_value(const struct scan *s, struct slice key, struct slice val
     return count == head.records_count ? OK : damaged(s, "wal value", seq);
 }
 
+/* Without a head it is not known what retention has taken of a tail: its wal values may still hold
+ * some of it, with gaps. */
+static void drop_gaps(struct lane *l, struct lane_chan *c)
+{
+    const struct lane_entry *e = lane_tail_entries(c);
+    uint32_t drop = 0;
+    for (uint32_t k = 1; k < c->count; k++) {
+        if (e[k].delivery != e[k - 1].delivery + 1) drop = k;
+    }
+    if (c->pending == 0) lane_tail_drop(l, c, drop);
+    if (c->pending == 0 && c->count > 0) c->pending = lane_tail_entries(c)[0].delivery - 1;
+}
+
 /* Each tail goes on where its segments end, without a gap. */
 static err_t scan_finish(const struct scan *s)
 {
@@ -89,6 +119,7 @@ static err_t scan_finish(const struct scan *s)
         for (struct table_node *n = l->chans.buckets[i]; n != NULL; n = n->next) {
             struct lane_chan *c = CONTAINER_OF(n, struct lane_chan, node);
             lane_tail_sort(l, c);
+            if (c->headless) drop_gaps(l, c);
             const struct lane_entry *e = lane_tail_entries(c);
             for (uint32_t k = 0; k < c->count; k++) {
                 if (e[k].delivery != c->pending + 1 + k) {

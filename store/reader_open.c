@@ -89,6 +89,26 @@ static void sort_receipts(const struct store_read *r, struct reader_work *w)
     w->receipts_count = r->limit;
 }
 
+/* The number under which a name is listed whose head cannot be read; 0: there is none. */
+static uint64_t lost_number(const struct lane_view *v, const struct store_read *r)
+{
+    uint64_t hash = format_name_hash(r->app_id, r->channel), key_hash, number, lost = 0;
+    struct format_key key = format_key2(hash, 0);
+    MDB_val k = lane_key(&key), value;
+    MDB_cursor *cursor;
+    if (mdb_cursor_open(v->txn, v->dbis[FORMAT_NAMES], &cursor) != 0) return 0;
+    int rc = mdb_cursor_get(cursor, &k, &value, MDB_SET_RANGE);
+    while (rc == 0 && lost == 0 && format_key_part(lane_slice(k), 0, &key_hash) &&
+           format_key_part(lane_slice(k), 1, &number) && key_hash == hash) {
+        struct lane_view other;
+        err_t e = lane_view_open(&other, v->txn, v->dbis, number, NULL, 0);
+        if (e == ERR_IO && other.known) lost = number;
+        rc = mdb_cursor_get(cursor, &k, &value, MDB_NEXT);
+    }
+    mdb_cursor_close(cursor);
+    return lost;
+}
+
 int reader_open_channel(struct reader_source *s, struct snapshot *snap, struct reader_work *w,
                         const struct store_conf *conf)
 {
@@ -102,6 +122,10 @@ int reader_open_channel(struct reader_source *s, struct snapshot *snap, struct r
             return STORE_READ_LARGE;
         }
         err_t e = lane_name_find(v->txn, v->dbis, r->app_id, r->channel, &chan);
+        if (e == ERR_IO) {
+            uint64_t lost = lost_number(v, r);
+            r->head = (struct store_head){.chan = lost, .lost = lost != 0};
+        }
         if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
         if (chan != 0) {                       /* the committer knows its tail */
             snap->chan = chan;

@@ -22,7 +22,8 @@ enum record_kind {
     RECORD_PRESENCE,     /* hidden channel "[presence-history]{c}"; data: the event's JSON */
     RECORD_ANNOTATION,   /* hidden channel "[annotations]{c}"; data: the event's JSON */
     RECORD_CHANNEL,      /* names channel number `chan`: data is app id, 0x00, channel name (plain
-                            bytes); delivery 0; stands before the channel's first other record */
+                            bytes); delivery 0; stands before the channel's first other record. Of a
+                            channel whose head cannot be read: it begins anew */
     RECORD_RESET,        /* rows created up to `message` are gone, but for RECORD_ENDS not their
                             messages; epoch is `history`, history serials start again at 1; takes no
                             delivery serial */

@@ -130,6 +130,8 @@ enum store_read_status {
 
 struct store_head {                    /* a channel as stored, policy floors applied at `now_ms` */
     bool     known;                    /* has records */
+    bool     lost;                     /* OPEN, with IO: it cannot be read. A RECORD_CHANNEL for
+                                          `chan` makes another, behind all that there was */
     uint64_t chan;
     uint64_t delivery, history_next, time_ms;    /* newest delivery serial, next history serial */
     uint64_t delivery_epoch, history_epoch;      /* 0 at first */

@@ -3,8 +3,11 @@
  *
  * Source   spec/messages-and-history.md 7 (stream states), 12 (22); settled 38.
  */
+import { spawnSync } from 'node:child_process';
+import path from 'node:path';
 import { suite } from '../runner.mjs';
-import { assert, is_api_error } from '../expect.mjs';
+import { assert, eventually, is_api_error } from '../expect.mjs';
+import { WEFT_BIN } from '../harness.mjs';
 import { api } from '../http_raw.mjs';
 import { Lives, flip, mem, v2 } from '../memory.mjs';
 import { create, path_of, read } from '../stored.mjs';
@@ -63,4 +66,94 @@ s.test('a torn segment inside the receipts\' window: said, never served, healed 
     const healed = await read(lives.port, A, `${path_of('torn')}/history/state`);
     assert.equal(healed.stream.state.durable_state, 'healthy');
     await lives.stop();
+  });
+
+const weftctl = path.join(path.dirname(WEFT_BIN), 'weftctl');
+const check = (lives) =>
+  spawnSync(weftctl, ['store', 'check', '--data-dir', lives.server.data_dir]).status;
+const reset_of = (lives, channel, what = 'history') => api(
+  lives.port, A, 'POST', `${path_of(channel)}/${what}/reset`,
+  { body: { confirm_channel: channel, confirm_operation: 'reset', reason: 'no head' } });
+
+s.test('a head that cannot be read: the server starts, a reset gives the channel another beginning',
+  async (t) => {
+    const lives = new Lives(t);
+    await lives.start();
+    const first = await v2(t, { port: lives.port, app: A });
+    const { stream_id } = await first.subscribe('lost');
+    for (let i = 0; i < 3; i++) await create(lives.port, A, 'lost', `row ${i}`);
+    const { message_serial } = await create(lives.port, A, 'kept', 'of another');
+    await lives.stop();
+    assert.ok(flip(lives.server.data_dir, `${A.id}lost`) > 0, 'the head is in a file');
+    assert.equal(check(lives), 1, 'the check finds it');
+    await lives.start();
+    const url = `${path_of('lost')}/history`;
+    is_api_error(await api(lives.port, A, 'GET', url), 500, 'internal_error',
+                 'Internal server error');
+    assert.equal((await api(lives.port, A, 'POST', '/events', {
+      body: { name: 'e', channel: 'lost', data: 'x' } })).status, 503);
+    await create(lives.port, A, 'kept', 'others go on');
+
+    const [reset, again] = await Promise.all([reset_of(lives, 'lost'), reset_of(lives, 'lost')]);
+    assert.equal(reset.status, 200, reset.text);
+    assert.equal(again.status, 200, again.text);
+    assert.equal(reset.json.previous_stream_id, null);
+    assert.equal(reset.json.stream.state.durable_state, 'healthy', reset.text);
+    await create(lives.port, A, 'lost', 'the first of a new life');
+    const page = await api(lives.port, A, 'GET', url);
+    assert.deepEqual(page.json.items.map((i) => [i.serial, i.message.data]),
+                     [[1, 'the first of a new life']]);
+    const ws = await v2(t, { port: lives.port, app: A });
+    ws.send(V2.resume_frame({ lost: { stream_id, serial: 1 } }));
+    ws.send(ws.subscribe_frame('lost'));
+    const { failed } = data_of(await ws.next((m) => m.event === 'sockudo:resume_success'));
+    assert.equal(failed[0].code, 'stream_reset', JSON.stringify(failed));
+    await lives.stop();
+    assert.equal(check(lives), 0, 'and is content now');
+    await lives.start();
+    const kept = await read(lives.port, A, `${path_of('kept')}/messages/${message_serial}`);
+    assert.equal(kept.item.data, 'of another');
+    assert.equal((await read(lives.port, A, url)).items.length, 1);
+    await lives.stop();
+  });
+
+s.test('logs without a head: annotations begin anew with the history, the presence log by itself',
+  async (t) => {
+    const lives = new Lives(t);
+    await lives.start();
+    const { message_serial } = await create(lives.port, A, 'presence-seen', 'noted');
+    const annotations = `${path_of('presence-seen')}/messages/${message_serial}/annotations`;
+    const annotate = () => api(lives.port, A, 'POST', annotations,
+                               { body: { type: 'r:total.v1' } });
+    const log = () => api(lives.port, A, 'GET', `${path_of('presence-seen')}/presence/history`);
+    const join = async (user_id) => {
+      const ws = await v2(t, { port: lives.port, app: A });
+      await ws.subscribe('presence-seen', { member: { user_id } });
+      return ws;
+    };
+    assert.equal((await annotate()).status, 200);
+    (await join('ann')).destroy();
+    await eventually(async () => (await log()).json.items.length === 2, 'ann to be gone');
+    await lives.stop();
+    for (const prefix of ['[annotations]', '[presence-history]']) {
+      assert.ok(flip(lives.server.data_dir, `${A.id}${prefix}presence-seen`) > 0, prefix);
+    }
+    await lives.start();
+    const ws = await join('bob');
+    assert.equal((await annotate()).status, 500);
+    assert.equal((await log()).status, 500);
+    assert.equal((await reset_of(lives, 'presence-seen')).status, 200);
+    assert.equal((await annotate()).status, 200);
+    const list = await read(lives.port, A, annotations);
+    assert.equal(list.items.length, 1, JSON.stringify(list));
+    assert.equal((await log()).status, 500, 'the other log has its own reset');
+    /* The event that waited for the log goes into it first: said again, it is reset. */
+    await eventually(async () => (await reset_of(lives, 'presence-seen', 'presence/history'))
+      .status === 200, 'the reset of the log');
+    const { items } = (await log()).json;
+    assert.deepEqual(items.map((i) => [i.serial, i.event, i.user_id]),
+                     [[1, 'member_added', 'bob']]);
+    ws.destroy();
+    await lives.stop();
+    assert.equal(check(lives), 0);
   });

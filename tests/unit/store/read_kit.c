@@ -58,17 +58,25 @@ void kit_remove_dir(struct kit *k)
 
 /* ---- life ---- */
 
-void kit_start(struct kit *k)
+err_t kit_try_start(struct kit *k, char *error, uint32_t error_bytes)
 {
-    char error[512] = "";
     assert_int_equal(reactor_office_open(&k->office, 1), OK);
     struct store_conf conf = {
         .dir = k->dir, .lanes = KIT_LANES, .shards_count = 1, .purge_interval_ms = 5,
-        .request_age_ms = 100000, .office = &k->office, .policy = policy, .wall_ms = wall_ms,
+        .request_age_ms = 100000, .office = &k->office,
+        .policy = policy, .wall_ms = wall_ms,
         .threads = false,
     };
-    if (store_open(&k->store, &conf, error, sizeof error) != OK) fail_msg("%s", error);
+    err_t e = store_open(&k->store, &conf, error, error_bytes);
+    if (e != OK) reactor_office_close(&k->office);
     k->generation = 0;
+    return e;
+}
+
+void kit_start(struct kit *k)
+{
+    char error[512] = "";
+    if (kit_try_start(k, error, sizeof error) != OK) fail_msg("%s", error);
 }
 
 void kit_stop(struct kit *k)

@@ -32,6 +32,7 @@ extern struct store_policy kit_policy;   /* of every channel */
 void kit_make_dir(struct kit *k);        /* an empty one, removed by kit_remove_dir */
 void kit_remove_dir(struct kit *k);
 void kit_start(struct kit *k);
+MUST_CHECK err_t kit_try_start(struct kit *k, char *error, uint32_t error_bytes);
 void kit_stop(struct kit *k);
 void kit_restart(struct kit *k);
 void kit_settle(struct kit *k);          /* background work until there is none */

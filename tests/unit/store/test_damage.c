@@ -4,6 +4,7 @@
 #include "check_kit.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -131,6 +132,12 @@ static void spoil(uint8_t *value, size_t bytes)
     for (uint32_t i = 0; i < 64; i++) value[middle + i] ^= 0xff;
 }
 
+static void spoil_front(uint8_t *value, size_t bytes)
+{
+    assert_true(bytes > sizeof(struct format_segment));
+    value[offsetof(struct format_segment, last)] ^= 0xff;
+}
+
 /* A message that goes on growing, whose older records cannot be read any more. */
 static void a_bad_record_costs_no_lane(void **state)
 {
@@ -189,6 +196,190 @@ static void a_lane_with_a_bad_head_does_not_waver(void **state)
     kit_stop(&k);
 }
 
+/* ---- a channel whose head cannot be read ---- */
+
+static void spoil_head(uint64_t chan)
+{
+    uint8_t value[sizeof(struct format_head) + STORE_NAME_BYTES_MAX];
+    MDB_txn *txn;
+    MDB_dbi dbis[FORMAT_DBS];
+    MDB_env *env = check_kit_env(&txn, dbis, 0);
+    struct format_key at = format_key1(chan);
+    MDB_val key = {at.count, at.bytes}, data;
+    assert_int_equal(mdb_get(txn, dbis[FORMAT_HEADS], &key, &data), 0);
+    memcpy(value, data.mv_data, data.mv_size);
+    value[20] ^= 1;
+    data.mv_data = value;
+    assert_int_equal(mdb_put(txn, dbis[FORMAT_HEADS], &key, &data, 0), 0);
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    mdb_env_close(env);
+}
+
+static struct store_head opened(const char *name, uint8_t status)
+{
+    struct store_read r = {.kind = STORE_OPEN, .app_id = slice_str("app"),
+                           .channel = slice_str(name)};
+    kit_read(&k, &r);
+    store_read_free(&r);
+    assert_int_equal(r.status, status);
+    return r.head;
+}
+
+static void put_rows(uint64_t chan, uint64_t behind, uint32_t count, uint32_t bytes)
+{
+    char *text = malloc(bytes);
+    memset(text, 'n', bytes);
+    text[0] = text[bytes - 1] = '"';
+    for (uint32_t i = 1; i <= count; i++) {
+        struct record r = {.kind = RECORD_CREATE, .flags = RECORD_WHOLE, .chan = chan,
+                           .delivery = behind + i, .history = i, .message = behind + i,
+                           .context = behind + i, .time_ms = kit_now_ms, .message_ms = kit_now_ms,
+                           .data = slice_of(text, bytes)};
+        kit_add(&k, &r);
+    }
+    kit_commit(&k);
+    kit_settle(&k);
+    free(text);
+}
+
+/* Found lost, named again, and used: sound from then on, and nobody takes it for what it was. */
+static void begins_anew(const char *name, uint64_t chan, uint64_t newest)
+{
+    enum { ROWS = 40, ROW_BYTES = 900 };
+    char text[64];
+    struct store_head was = opened(name, STORE_READ_IO);
+    assert_true(was.lost);
+    assert_int_equal(was.chan, chan);
+    struct record again = {.kind = RECORD_CHANNEL, .chan = chan};
+    size_t bytes = (size_t)snprintf(text, sizeof text, "app%c%s", 0, name);
+    again.data = slice_of(text, (uint32_t)bytes);
+    kit_add(&k, &again);
+    kit_commit(&k);
+    struct store_head head = opened(name, STORE_READ_OK);
+    assert_true(head.known && !head.lost);
+    assert_int_equal(head.chan, chan);
+    if (newest > 0) assert_int_equal(head.delivery, newest);
+    assert_int_equal(head.rows_count, 0);
+    assert_int_equal(head.history_next, 1);
+    assert_true(head.replay_floor > head.delivery);
+    assert_true(head.delivery_epoch != 0 && head.history_epoch != 0);
+    kit_stop(&k);
+    if (newest > 0) check_kit_sound();
+    kit_start(&k);
+    put_rows(chan, head.delivery, ROWS, ROW_BYTES);
+    some_rounds(20);
+    kit_settle(&k);
+    assert_false(store_refuses(k.store, 0));
+    assert_int_equal(opened(name, STORE_READ_OK).rows_count, ROWS);
+    kit_stop(&k);
+    check_kit_sound();
+}
+
+static void a_channel_without_its_head_begins_anew(void **state)
+{
+    spoil_head(m[0].chan);
+    check_kit_found("wrong checksum");
+    kit_start(&k);
+    for (uint32_t i = 0; i < 20; i++) {      /* others go on, and are packed */
+        model_grow(&m[1], 30);
+        kit_commit(&k);
+        kit_settle(&k);
+    }
+    assert_int_equal(open_status(&m[1]), STORE_READ_OK);
+    assert_false(store_refuses(k.store, 0));
+    begins_anew("notes", m[0].chan, m[0].count);
+}
+
+/* A log that lies in the wal alone; and one that retention has begun to take from there. */
+static void a_tail_without_a_head_begins_anew(void **state)
+{
+    static const char name[] = "[presence-history]presence-lab";
+    for (uint32_t i = 0; i < 2; i++) {
+        kit_start(&k);
+        uint64_t chan = opened(name, STORE_READ_OK).chan, newest = 3;
+        if (i == 1) {
+            kit_policy.age_ms = 1000;
+            kit_now_ms += 5000;
+            put_rows(chan, newest, 5, 100);
+            newest += 5;
+            some_rounds(20);
+            kit_policy.age_ms = 0;
+        }
+        kit_stop(&k);
+        spoil_head(chan);
+        kit_start(&k);
+        begins_anew(name, chan, newest);
+        if (i == 1) break;
+        struct check_kit_copy again = check_kit_save();
+        check_kit_restore(&copy);
+        copy = check_kit_save();
+        free(again.bytes);
+    }
+}
+
+/* Nothing says how far its serials went: they go on behind all that its segment can hold. */
+static void a_channel_without_head_and_segment_begins_anew(void **state)
+{
+    enum { ROWS = 30 };
+    kit_start(&k);
+    uint64_t chan = kit_channel(&k, slice_str("app"), slice_str("worn"));
+    put_rows(chan, 0, ROWS, 900);
+    kit_stop(&k);
+    spoil_head(chan);
+    first_segment(chan, spoil_front, 0);
+    kit_start(&k);
+    begins_anew("worn", chan, 0);
+}
+
+/* What a purge ended is not looked at again: its segment can be damaged from its first byte on. */
+static void a_purge_ends_a_damaged_segment(void **state)
+{
+    enum { ROWS = 30 };
+    kit_policy.receipt_age_ms = 1000;
+    kit_start(&k);
+    uint64_t chan = kit_channel(&k, slice_str("app"), slice_str("worn"));
+    put_rows(chan, 0, ROWS, 900);
+    kit_stop(&k);
+    first_segment(chan, spoil_front, 0);
+    kit_start(&k);
+    (void)opened("worn", STORE_READ_IO);
+    struct record reset = {.kind = RECORD_RESET, .flags = RECORD_ENDS, .chan = chan,
+                           .history = 9, .message = ROWS, .time_ms = kit_now_ms};
+    kit_add(&k, &reset);
+    kit_commit(&k);
+    kit_now_ms += 2000;
+    some_rounds(20);
+    kit_settle(&k);
+    assert_int_equal(opened("worn", STORE_READ_OK).rows_count, 0);
+    kit_stop(&k);
+    check_kit_sound();
+}
+
+/* Wherever it ends, the server says so or goes on; it does not die of it. */
+static void a_file_that_is_cut_short_is_survived(void **state)
+{
+    enum { PAGE_BYTES = 4096, CUTS = 24 };
+    char error[512];
+    uint32_t refused = 0;
+    for (uint32_t i = 0; i < CUTS; i++) {
+        size_t keep = i < CUTS / 2 ? (2 + i) * PAGE_BYTES
+                                   : copy.count - (i - CUTS / 2) * PAGE_BYTES - 1;
+        int fd = check_kit_file();
+        assert_int_equal(pwrite(fd, copy.bytes, copy.count, 0), (ssize_t)copy.count);
+        assert_int_equal(ftruncate(fd, (off_t)keep), 0);
+        (void)close(fd);
+        if (kit_try_start(&k, error, sizeof error) != OK) {
+            assert_non_null(strstr(error, "lane-00"));
+            refused++;
+            continue;
+        }
+        for (uint32_t n = 0; n < 2; n++) (void)open_status(&m[n]);
+        some_rounds(10);
+        kit_stop(&k);
+    }
+    assert_true(refused > 0);
+}
+
 /* LMDB's own entry of a database leads to a page that does not exist. */
 static void a_sweep_that_cannot_read_on_rests(void **state)
 {
@@ -212,6 +403,12 @@ int main(void)
                                         restore),
         cmocka_unit_test_setup_teardown(a_bad_record_costs_no_lane, save, restore),
         cmocka_unit_test_setup_teardown(a_lane_with_a_bad_head_does_not_waver, save, restore),
+        cmocka_unit_test_setup_teardown(a_channel_without_its_head_begins_anew, save, restore),
+        cmocka_unit_test_setup_teardown(a_tail_without_a_head_begins_anew, save, restore),
+        cmocka_unit_test_setup_teardown(a_channel_without_head_and_segment_begins_anew, save,
+                                        restore),
+        cmocka_unit_test_setup_teardown(a_file_that_is_cut_short_is_survived, save, restore),
+        cmocka_unit_test_setup_teardown(a_purge_ends_a_damaged_segment, save, restore),
         cmocka_unit_test_setup_teardown(a_sweep_that_cannot_read_on_rests, save, restore),
     };
     return cmocka_run_group_tests(tests, check_kit_fill, check_kit_empty);
