@@ -317,7 +317,7 @@ static bool heal_annotations(struct shard *sh, struct home *h, struct want *w)
     }
     if (st == NULL && !heal(sh, h, w, STREAM_ANNOTATIONS)) return false;
     if (st != NULL && !st->degraded) return false;
-    annotation_doubt(sh, w->app, w->channel);
+    annotation_doubt(sh, h->app, home_name(h));    /* the want may have been answered */
     if (st == NULL) return true;
     struct record r = {.kind = RECORD_RESET, .flags = RECORD_ENDS};
     (void)stream_append(sh, st, &r, NULL, NULL);   /* refused: it is as it was, and says so */
