@@ -147,18 +147,20 @@ void lane_retain_failed(struct lane *l, err_t e)
 
 /* ---- the sweep ---- */
 
-static void read_clock(struct lane *l, uint64_t now_ns)
+/* Once a second as well: a leap may pass at once what the time since the last look allows. */
+static uint64_t read_clock(struct lane *l, uint64_t now_ns)
 {
     struct lane_retain *t = l->retain;
     uint64_t wall_ms = l->conf->wall_ms();
-    t->now_ms = clock_believed_ms(&t->belief, wall_ms, now_ns);
-    if (t->now_ms != wall_ms && !t->jumped) {
+    uint64_t believed_ms = clock_believed_ms(&t->belief, wall_ms, now_ns);
+    if (believed_ms != wall_ms && !t->jumped) {
         char index[12];
         (void)snprintf(index, sizeof index, "%u", l->index);
         LOG(LOG_WARN, "the clock leapt ahead by more than an hour: retention follows slowly",
             "lane", index);
     }
-    t->jumped = t->now_ms != wall_ms;
+    t->jumped = believed_ms != wall_ms;
+    return believed_ms;
 }
 
 /* The delivery serial that will be the oldest: segments go as wholes. */
@@ -395,12 +397,13 @@ bool lane_retain_step(struct lane *l, uint64_t now_ns)
         probe(l);
         bool refusing = __atomic_load_n(&l->refusing, __ATOMIC_RELAXED);
         t->probe_ns = now_ns + (refusing ? PROBE_REFUSING_NS : PROBE_NS);
+        (void)read_clock(l, now_ns);
     }
     if (l->damaged) return false;
     if (!t->sweeping && now_ns >= t->sweep_ns) {
         t->sweeping = true;
         t->chan = t->resume_ns = 0;
-        read_clock(l, now_ns);
+        t->now_ms = read_clock(l, now_ns);
         t->sweep_ns = now_ns + (uint64_t)u32_max(l->conf->purge_interval_ms, 1) * 1000000;
     }
     if (t->sweeping && now_ns >= t->resume_ns) sweep(l);

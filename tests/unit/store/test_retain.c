@@ -308,6 +308,27 @@ static void a_leap_of_the_clock_is_followed_slowly(void **state)
     done();
 }
 
+/* Just before a sweep, long after the one before it: it is the time of the leap that counts. */
+static void a_leap_between_two_sweeps_is_not_believed_for_their_distance(void **state)
+{
+    const uint64_t hour_ms = 3600000, leap_ms = hour_ms + 210000, interval_ms = 4000;
+    uint32_t before;
+    open_with(30, 100, (struct store_policy){.age_ms = hour_ms + 60000});
+    kit.conf.purge_interval_ms = interval_ms;
+    kit_restart();
+    do {                                   /* again where a step took so long that it was missed */
+        sweeps(1);
+        before = kit.policies;
+        uint64_t began_ns = clock_mono_ns(), wait_ns = (interval_ms - 500) * 1000000;
+        while (clock_mono_ns() - began_ns < wait_ns) (void)store_step(kit.store);
+    } while (kit.policies != before);
+    kit.now_ms += leap_ms;
+    sweeps(1);
+    kit.now_ms -= leap_ms;
+    assert_true(all_there());
+    done();
+}
+
 static void control(enum record_kind kind, uint8_t flags, uint64_t floor, uint64_t epoch)
 {
     struct record r = {.kind = (uint8_t)kind, .flags = flags, .chan = chan, .message = floor,
@@ -449,6 +470,7 @@ int main(void)
         cmocka_unit_test(what_is_kept_stays_to_the_segment),
         cmocka_unit_test(a_step_of_the_sweep_is_short),
         cmocka_unit_test(a_leap_of_the_clock_is_followed_slowly),
+        cmocka_unit_test(a_leap_between_two_sweeps_is_not_believed_for_their_distance),
         cmocka_unit_test(a_purge_takes_rows_and_no_serial),
         cmocka_unit_test(a_reset_starts_a_new_history),
         cmocka_unit_test(what_is_swept_while_it_is_read_is_gone),
