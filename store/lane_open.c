@@ -40,6 +40,31 @@ static err_t refuse_code(char *error, uint32_t error_bytes, const char *dir, uin
 
 /* ---- environment ---- */
 
+/* Zeros in the list of free pages would be taken for pages that can be written to. */
+static int check_free_pages(MDB_env *env, size_t last_page)
+{
+    const MDB_dbi free_dbi = 0;
+    enum { FIRST_PAGE = 2 };               /* behind the meta pages */
+    MDB_txn *txn;
+    MDB_cursor *cursor = NULL;
+    MDB_val k, v;
+    size_t count, page;
+    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS) return rc;
+    rc = mdb_cursor_open(txn, free_dbi, &cursor);
+    while (rc == MDB_SUCCESS && (rc = mdb_cursor_get(cursor, &k, &v, MDB_NEXT)) == MDB_SUCCESS) {
+        memcpy(&count, v.mv_data, sizeof count);
+        if (count >= v.mv_size / sizeof count) rc = MDB_CORRUPTED;
+        for (size_t i = 1; rc == MDB_SUCCESS && i <= count; i++) {
+            memcpy(&page, (const uint8_t *)v.mv_data + i * sizeof page, sizeof page);
+            if (page < FIRST_PAGE || page > last_page) rc = MDB_CORRUPTED;
+        }
+    }
+    if (cursor != NULL) mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
 /* A file that ends before its last page would end the process where it is read (SIGBUS). What is
  * missing reads as zeros then: found wrong where it matters. Pages at the end that were taken and
  * given back in one transaction have never been written. */
@@ -57,7 +82,10 @@ static int make_whole(MDB_env *env, const char *path)
     if (stat(file, &is) != 0) return errno;
     if (is.st_size >= bytes) return MDB_SUCCESS;
     LOG(LOG_WARN, "the file ends before its last page: run weftctl store check", "file", file);
-    return truncate(file, bytes) == 0 ? MDB_SUCCESS : errno;
+    if (truncate(file, bytes) != 0) return errno;
+    rc = check_free_pages(env, info.me_last_pgno);
+    if (rc != MDB_SUCCESS && truncate(file, is.st_size) != 0) return errno;   /* it stays cut */
+    return rc;
 }
 
 static int env_open(const char *path, MDB_env **env)

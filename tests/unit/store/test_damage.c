@@ -380,6 +380,56 @@ static void a_file_that_is_cut_short_is_survived(void **state)
     assert_true(refused > 0);
 }
 
+/* A list of free pages that is several pages long ends in zeros, which are no pages. */
+static void a_cut_list_of_free_pages_is_refused(void **state)
+{
+    enum { VALUES = 1500, VALUE_BYTES = 3000, PAGE_BYTES = 4096, KNOWN_BYTES = 2000 };
+    static uint8_t value[VALUE_BYTES], list[KNOWN_BYTES];
+    char error[512];
+    MDB_txn *txn;
+    MDB_dbi dbis[FORMAT_DBS];
+    MDB_env *env = check_kit_env(&txn, dbis, 0);
+    for (uint64_t i = 0; i < 2 * VALUES; i++) {
+        struct format_key at = format_key3(1, i % VALUES, 0);
+        MDB_val key = {at.count, at.bytes}, data = {sizeof value, value};
+        if (i == VALUES) {
+            assert_int_equal(mdb_txn_commit(txn), 0);
+            assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
+        }
+        if (i < VALUES) assert_int_equal(mdb_put(txn, dbis[FORMAT_RECEIPTS], &key, &data, 0), 0);
+        else assert_int_equal(mdb_del(txn, dbis[FORMAT_RECEIPTS], &key, NULL), 0);
+    }
+    assert_int_equal(mdb_txn_commit(txn), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    bool found = false;
+    assert_int_equal(mdb_cursor_open(txn, 0, &cursor), 0);
+    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0) {
+        if (data.mv_size <= PAGE_BYTES) continue;
+        memcpy(list, data.mv_data, sizeof list);
+        found = true;
+    }
+    assert_true(found);
+    mdb_cursor_close(cursor);
+    mdb_txn_abort(txn);
+    mdb_env_close(env);
+    struct check_kit_copy now = check_kit_save();
+    const uint8_t *there = memmem(now.bytes, now.count, list, sizeof list);
+    assert_non_null(there);
+    off_t keep = (there - now.bytes) / PAGE_BYTES * PAGE_BYTES + PAGE_BYTES;
+    assert_true(keep < (off_t)now.count);
+    int fd = check_kit_file();
+    assert_int_equal(ftruncate(fd, keep), 0);
+    for (uint32_t i = 0; i < 2; i++) {     /* each time */
+        assert_int_not_equal(kit_try_start(&k, error, sizeof error), OK);
+        assert_non_null(strstr(error, "lane-00"));
+        assert_int_equal(lseek(fd, 0, SEEK_END), keep);
+    }
+    (void)close(fd);
+    free(now.bytes);
+}
+
 /* LMDB's own entry of a database leads to a page that does not exist. */
 static void a_sweep_that_cannot_read_on_rests(void **state)
 {
@@ -408,6 +458,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(a_channel_without_head_and_segment_begins_anew, save,
                                         restore),
         cmocka_unit_test_setup_teardown(a_file_that_is_cut_short_is_survived, save, restore),
+        cmocka_unit_test_setup_teardown(a_cut_list_of_free_pages_is_refused, save, restore),
         cmocka_unit_test_setup_teardown(a_purge_ends_a_damaged_segment, save, restore),
         cmocka_unit_test_setup_teardown(a_sweep_that_cannot_read_on_rests, save, restore),
     };
