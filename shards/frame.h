@@ -27,8 +27,9 @@ struct frame {
                                     NULL: v2 as this frame, full as v2 */
     struct frame  *parent;       /* of a sibling: the frame that keeps its memory */
     bool           v2_only;      /* V1 sockets get nothing */
-    bool           blob;         /* an answer to an attach: counted (stream.h) */
+    bool           blob;         /* much for one socket: counted for its app (stream.h) */
     bool           asked;        /* one socket's, which asked for it: bounded by what it may ask */
+    uint16_t       app;          /* of a blob */
 };
 
 /* An owned frame with room for `room` bytes and one reference; fill frame_room, set bytes_count. */

@@ -168,8 +168,8 @@ void session_on_wanted(struct shard *sh, struct want *w, struct frame *body)
     ASSERT(c->histories > 0);
     c->histories--;
     if (body != NULL) {
-        session_v2_tell(sh, c, "\"sockudo:channel_history\"", w->channel,
-                        slice_of(body->bytes, body->bytes_count));
+        body->asked = true;
+        conn_send(sh, c, body);
     } else {
         conn_error(sh, c, w->ws_code != 0 ? w->ws_code : PUSHER_CLIENT_EVENT, w->text);
     }

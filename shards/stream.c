@@ -328,103 +328,6 @@ static void loaded(struct shard *sh, struct stream *st, struct store_read *r, vo
     stream_wake(sh, st);
 }
 
-/* ---- reads ---- */
-
-struct store_read *stream_read_make(struct shard *sh, struct stream *st, uint8_t kind,
-                                    stream_read_fn done, void *ctx)
-{
-    struct stream_read *q = heap_zalloc(sh->heap, sizeof(*q));
-    if (q == NULL) return NULL;
-    q->all_next = sh->streams->reads_all;
-    q->all_link = &sh->streams->reads_all;
-    if (q->all_next != NULL) q->all_next->all_link = &q->all_next;
-    sh->streams->reads_all = q;
-    q->st = st;
-    q->done = done;
-    q->ctx = ctx;
-    q->r.kind = kind;
-    q->r.shard = sh->id;
-    q->r.now_ms = sh->re.wall_ms;
-    q->r.rows_upto = q->r.time_upto_ms = UINT64_MAX;
-    if (st == NULL) return &q->r;
-    st->reads++;
-    q->r.lane = st->lane;
-    q->r.app_id = sh->server->app_ids[st->home->app];
-    q->r.channel = st->stored_name;
-    q->r.chan = st->chan;
-    q->r.upto = st->now.delivery;
-    q->epoch = st->delivery_epoch;
-    return &q->r;
-}
-
-void stream_read_post_now(struct shard *sh, struct store_read *r)
-{
-    struct letter l = {.kind = MAIL_READ, .payload = r};
-    stream_lane_post(sh, r->lane);       /* a read sees what was posted before it */
-    shard_answer(sh, store_post(sh->server->store, r->lane), &l);
-}
-
-/* Answers are as large as a page: so many may be on their way. Loading a channel is not held up. */
-void stream_read_post(struct shard *sh, struct stream *st, struct store_read *r)
-{
-    struct stream_book *b = sh->streams;
-    struct stream_read *q = CONTAINER_OF(r, struct stream_read, r);
-    (void)st;
-    q->counted = r->kind != STORE_OPEN && r->kind != STORE_ACTIVE;
-    if (!q->counted || b->reads_out < STREAM_READS_MAX) {
-        if (q->counted) b->reads_out++;
-        stream_read_post_now(sh, r);
-        return;
-    }
-    metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_COLD_READS, 1);
-    if (b->reads_last == NULL) b->reads_first = q;
-    else b->reads_last->next = q;
-    b->reads_last = q;
-}
-
-/* The next one takes the place of one that is back. */
-static void read_is_back(struct shard *sh, const struct stream_read *back)
-{
-    struct stream_book *b = sh->streams;
-    struct stream_read *q = b->reads_first;
-    if (!back->counted) return;
-    if (q == NULL) {
-        b->reads_out--;
-        return;
-    }
-    b->reads_first = q->next;
-    if (b->reads_first == NULL) b->reads_last = NULL;
-    stream_read_post_now(sh, &q->r);
-}
-
-void stream_read_end(struct shard *sh, struct store_read *r)
-{
-    struct stream_read *q = CONTAINER_OF(r, struct stream_read, r);
-    store_read_free(r);
-    *q->all_link = q->all_next;
-    if (q->all_next != NULL) q->all_next->all_link = q->all_link;
-    if (q->st != NULL) q->st->reads--;
-    heap_free(sh->heap, q, sizeof(*q));
-}
-
-void stream_on_read_done(struct shard *sh, const struct letter *l)
-{
-    struct store_read *r = l->payload;
-    struct stream_read *q = CONTAINER_OF(r, struct stream_read, r);
-    /* What it asked for was shown (relaxed) and has been taken back, or will be: the reader may be
-     * quicker than the news of the commit. Nothing stored is damaged. */
-    struct stream *st = q->st;
-    bool unsure = st != NULL && r->kind != STORE_OPEN && (q->epoch != st->delivery_epoch ||
-                  (st->relaxed && r->upto > st->stored.delivery));
-    if (unsure && r->status == STORE_READ_IO) r->status = STORE_READ_MEMORY;
-    if (st != NULL) st->reads++;         /* holds the stream */
-    read_is_back(sh, q);
-    q->done(sh, st, r, q->ctx);
-    if (st == NULL) return;
-    st->reads--;
-    stream_rest(sh, st);
-}
-
 /* ---- the shard ---- */
 
 err_t stream_open_all(struct shard *sh)
@@ -433,12 +336,12 @@ err_t stream_open_all(struct shard *sh)
     if (b == NULL) return ERR_MEMORY;
     sh->streams = b;
     b->streams_idle_max = STREAM_IDLE_MAX;
-    b->blobs_max = ((uint64_t)sh->conf->shard_memory_mb << 20) / STREAM_BLOBS_PART;
     b->age = 1;
     b->rings_bytes_max = ((uint64_t)sh->conf->shard_memory_mb << 20) / 8;
     b->messages_bytes_max = ((uint64_t)sh->conf->history_message_cache_mb << 20) /
                             sh->server->shards_count;
-    err_t e = table_open(&b->receipts, TABLE_BUCKETS_MAX);
+    err_t e = stream_line_open(sh);
+    if (e == OK) e = table_open(&b->receipts, TABLE_BUCKETS_MAX);
     if (e == OK) e = table_open(&b->messages, TABLE_BUCKETS_MAX);
     return e;
 }
@@ -475,7 +378,7 @@ void stream_flush(struct shard *sh)
     struct stream_book *b = sh->streams;
     if (!b->begun) stream_request_begin(sh);
     stream_run_woken(sh);
-    stream_attach_turns(sh);
+    stream_line_run(sh);
     for (uint16_t i = 0; sh->server->store != NULL && i < store_lanes(sh->server->store); i++) {
         stream_lane_post(sh, i);
     }

@@ -212,7 +212,10 @@ void stream_close_all(struct shard *sh);
 /* The shard's thread takes no more letters: what was shown and may not be stored is said to the
  * store. */
 void stream_end(struct shard *sh);
-/* frame.h: an answer to an attach has been sent and freed. */
+/* A frame for one socket that holds much: counted, at its home, until the socket has taken it. */
+void stream_blob_count(struct shard *sh, struct frame *f, uint32_t app);
+bool stream_blobs_have_room(const struct shard *sh, uint32_t app);
+/* frame.h: it has been sent and freed. */
 void stream_blob_freed(struct shard *sh, const struct frame *f);
 /* Handles again what can go on, posts the open batches: once a turn, after the letters. The first
  * one asks for what the lanes know of a start (STORE_ACTIVE). */
@@ -283,6 +286,9 @@ typedef void (*stream_read_fn)(struct shard *sh, struct stream *st, struct store
 struct store_read *stream_read_make(struct shard *sh, struct stream *st, uint8_t kind,
                                     stream_read_fn done, void *ctx);
 void stream_read_post(struct shard *sh, struct stream *st, struct store_read *r);
+/* The same for a page that a socket asked for: it waits while too much is not taken by sockets.
+ * STORE_READ_MEMORY when that is too long; done may run before the return. */
+void stream_read_post_page(struct shard *sh, struct stream *st, struct store_read *r);
 void stream_read_end(struct shard *sh, struct store_read *r);   /* frees read and answer */
 /* A mutation (MAIL_WANT with content): sequences it; the want is answered by want_mutated. */
 enum stream_verdict { STREAM_TAKEN, STREAM_WAITS, STREAM_BUSY, STREAM_NOT_FOUND, STREAM_DENIED,

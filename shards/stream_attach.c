@@ -33,20 +33,6 @@ static uint64_t share(const struct shard *sh)
     return u64_max(2ull * sh->conf->history_cold_replay_max_bytes, STORE_READ_BYTES_MAX);
 }
 
-/* What is sent counts until its socket has taken it (frame.h). */
-static void count_sent(struct shard *sh, struct frame *f)
-{
-    f->blob = true;
-    sh->streams->blobs_bytes += f->bytes_room;
-}
-
-void stream_blob_freed(struct shard *sh, const struct frame *f)
-{
-    if (sh->streams == NULL) return;     /* the shard has closed */
-    ASSERT(sh->streams->blobs_bytes >= f->bytes_room);
-    sh->streams->blobs_bytes -= f->bytes_room;
-}
-
 /* The stream is another one since the freeze: neither its head nor its frames are of that. */
 static bool is_another(const struct stream_attach *job)
 {
@@ -69,7 +55,7 @@ static void job_free(struct shard *sh, struct stream_attach *job)
     }
     heap_free(sh->heap, job->aggregates,
               (uint32_t)sizeof(*job->aggregates) * job->aggregates_room);
-    sh->streams->cold_bytes -= job->share;
+    stream_turn_end(sh, &job->turn);
     heap_free(sh->heap, job, sizeof(*job));
 }
 
@@ -99,7 +85,7 @@ static void end_replay(struct shard *sh, struct stream_attach *job)
         } else if (f->bytes_count == 0) {
             frame_put(sh, &f);
         } else {
-            count_sent(sh, f);
+            stream_blob_count(sh, f, job->home->app);
         }
     }
     l.arg[0] = (uintptr_t)f;             /* the one reference goes with the letter */
@@ -123,7 +109,7 @@ static void end_subscribe(struct shard *sh, struct stream_attach *job)
             if (!again) home_unadmit(sh, h, ask, m);
             status = HOME_NO_MEMORY;
         } else {
-            count_sent(sh, f);
+            stream_blob_count(sh, f, job->home->app);
         }
     }
     answer(sh, ask, status, h, m, f);
@@ -167,23 +153,6 @@ static void on_range(struct shard *sh, struct stream *st, struct store_read *r, 
 
 /* ---- turns ---- */
 
-/* Room for one more: of what is not sent yet (what is being read comes to it) and, when it reads,
- * of what is read. */
-static bool has_room(const struct shard *sh, bool reads)
-{
-    const struct stream_book *b = sh->streams;
-    uint64_t blobs = b->blobs_bytes + b->cold_bytes, more = reads ? share(sh) : 0;
-    if (blobs > 0 && blobs + more >= b->blobs_max) return false;
-    return !reads || b->cold_bytes == 0 || b->cold_bytes + more <= STREAM_COLD_BYTES_MAX;
-}
-
-static void take_turn(struct shard *sh, struct stream_attach *job, bool reads)
-{
-    job->admitted = true;
-    job->share = reads ? share(sh) : 0;
-    sh->streams->cold_bytes += job->share;
-}
-
 /* It has waited too long, or too many do: the position is not recovered. */
 static void give_up(struct shard *sh, struct stream_attach *job)
 {
@@ -200,25 +169,9 @@ static void give_up(struct shard *sh, struct stream_attach *job)
  * amount, while its gate keeps what comes meanwhile; or it has ended. */
 static bool turn(struct shard *sh, struct stream_attach *job, bool reads)
 {
-    struct stream_book *b = sh->streams;
-    if (job->admitted && (!reads || job->share > 0)) return true;
-    if (b->line_first == NULL && has_room(sh, reads)) {
-        take_turn(sh, job, reads);
-        return true;
-    }
-    metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_COLD_READS, 1);
-    if (b->line_count == STREAM_LINE_MAX) {
-        give_up(sh, job);
-        return false;
-    }
-    open_gate(sh, job);
-    job->reads = reads;
-    job->late_ms = sh->re.now_ms + STREAM_LINE_MS;
-    job->next = NULL;
-    if (b->line_first == NULL) b->line_first = job;
-    else b->line_last->next = job;
-    b->line_last = job;
-    b->line_count++;
+    if (stream_turn_now(sh, &job->turn, reads ? share(sh) : 0)) return true;
+    if (stream_turn_wait(sh, &job->turn)) open_gate(sh, job);
+    else give_up(sh, job);
     return false;
 }
 
@@ -407,25 +360,12 @@ static void next_step(struct shard *sh, struct stream_attach *job)
     end(sh, job);
 }
 
-/* Once a turn of the shard: as many as there is room for. */
-void stream_attach_turns(struct shard *sh)
+static void go(struct shard *sh, struct stream_turn *t, bool late)
 {
-    struct stream_book *b = sh->streams;
-    while (b->line_first != NULL) {
-        struct stream_attach *job = b->line_first;
-        bool late = sh->re.now_ms >= job->late_ms;
-        if (!late && !has_room(sh, job->reads)) return;
-        b->line_first = job->next;
-        if (b->line_first == NULL) b->line_last = NULL;
-        b->line_count--;
-        if (late) {
-            give_up(sh, job);
-            continue;
-        }
-        take_turn(sh, job, job->reads);
-        if (job->ranges && job->range == NULL) ask_range(sh, job);
-        else next_step(sh, job);
-    }
+    struct stream_attach *job = CONTAINER_OF(t, struct stream_attach, turn);
+    if (late) give_up(sh, job);
+    else if (job->ranges && job->range == NULL) ask_range(sh, job);
+    else next_step(sh, job);
 }
 
 static void freeze(struct stream_attach *job)
@@ -474,6 +414,7 @@ static void begin(struct shard *sh, const struct letter *l, struct home *h, stru
     job->a = s->attach;
     job->home = h;
     job->st = st;
+    job->turn = (struct stream_turn){.go = go, .app = h->app};
     job->replay = l->kind == MAIL_REPLAY;
     freeze(job);
     bool resume = job->replay || (job->a->resume && (l->arg[1] & HOME_AGAIN) == 0);

@@ -1,6 +1,7 @@
 /* stream_parts.h - between the parts of stream.h.
  *
  * Shape    stream.c           find, make, load, forget
+ *          stream_read.c      cold reads: asked and answered
  *          stream_wait.c      what waits for something and is handled again
  *          stream_seq.c       serials, the lanes' open batches, posting them
  *          stream_apply.c     what a commit or a failure does
@@ -11,6 +12,7 @@
  *          stream_message.c   folded messages in memory
  *          stream_mutate.c    updates, deletes, appends
  *          stream_attach.c    V2 subscribes and resumes: the outcome, the reads it needs
+ *          stream_line.c      whose turn it is to read, what is held of it
  *          stream_judge.c     what becomes of their positions
  *          stream_replay.c    what such a one is sent
  *          stream_mark.c      the last version of each message in a replay
@@ -28,12 +30,14 @@ enum {
     STREAM_BATCH_BYTES_MAX = 128 << 10,     /* a batch is posted early beyond it: it is applied in
                                                one step of a turn */
     STREAM_LANE_BYTES_MAX = 64 << 20,       /* in flight on a lane; more is refused */
-    STREAM_READS_MAX = 64,                  /* reads but those of attaches under way; others wait */
-    STREAM_COLD_BYTES_MAX = 128 << 20,      /* read by attaches at a time; others wait */
-    STREAM_BLOBS_PART = 4,                  /* of the heap: their answers that are not sent yet */
-    STREAM_LINE_MAX = 16384,                /* attaches that wait, */
     STREAM_WHOLES_MAX = 8,                  /* whole texts that an attach reads at a time */
+    STREAM_READS_MAX = 64,                  /* reads without turns under way; others wait */
+    STREAM_READS_APP_MAX = 16,              /* of them, one app's; all when it is alone */
+    STREAM_COLD_BYTES_MAX = 128 << 20,      /* read in turns at a time; others wait */
+    STREAM_BLOBS_PART = 4,                  /* of the heap: answers to sockets not sent yet */
+    STREAM_LINE_MAX = 16384,                /* attaches and pages that wait for a turn, */
     STREAM_LINE_MS = 4000,                  /* and how long: a resume waits a second longer */
+    STREAM_APP_PART = 2,                    /* of bytes and places above, one app's: likewise */
     STREAM_RECEIPTS_MAX = 1 << 20,          /* a shard; more is refused, none is evicted */
 };
 
@@ -90,6 +94,23 @@ struct stream_wait {
     uint8_t             packed[];
 };
 
+struct stream_turn {                     /* something that reads or sends much: stream_line.c */
+    struct stream_turn *next;            /* of its app, behind it in the line */
+    void   (*go)(struct shard *sh, struct stream_turn *t, bool late);   /* late: it is given up */
+    uint64_t wanted, share;              /* counted in cold_bytes while it reads */
+    uint64_t late_ms;
+    uint32_t app;
+    bool     admitted;                   /* has had its turn */
+};
+
+struct stream_app {                      /* an app's part of what is shared */
+    uint64_t            cold_bytes, blobs_bytes;
+    uint32_t            reads_out;
+    struct stream_read *reads_first, *reads_last;    /* wait for a place */
+    struct stream_turn *turns_first, *turns_last;
+    uint32_t            turns_count;
+};
+
 struct stream_read {
     struct store_read r;
     struct stream    *st;                /* NULL: a read of the shard itself */
@@ -98,6 +119,7 @@ struct stream_read {
     uint64_t          epoch;             /* the stream's delivery_epoch when it was asked */
     struct stream_read *next;            /* of those that wait for a place */
     bool              counted;           /* among reads_out, or waits to be */
+    struct stream_turn turn;             /* of a page for a socket */
     struct stream_read *all_next, **all_link;    /* of the shard: freed with it */
 };
 
@@ -114,12 +136,12 @@ struct stream_book {
     uint32_t                streams_count, streams_idle_max;
     uint64_t                rings_bytes, rings_bytes_max;    /* frames in all rings */
     struct stream_read     *reads_all;
-    uint32_t                reads_out;   /* under way, but for those of attaches */
-    struct stream_read     *reads_first, *reads_last;    /* wait for a place among them */
-    uint64_t                cold_bytes;  /* that attaches may hold of what they read */
-    uint64_t                blobs_bytes, blobs_max;  /* of answers to attaches, not sent yet */
-    struct stream_attach   *line_first, *line_last;  /* wait until those are less */
-    uint32_t                line_count;
+    struct stream_app      *apps;        /* owned */
+    uint32_t                apps_count, reads_turn, line_turn;   /* whose turn is next */
+    uint32_t                reads_out, reads_waiting;    /* under way, but for those in turns */
+    uint64_t                cold_bytes;  /* that may be held of what is read in turns */
+    uint64_t                blobs_bytes, blobs_max;  /* of answers to sockets, not sent yet */
+    uint32_t                line_count;  /* turns that wait until those are less */
     uint64_t                salt;        /* in the ids of streams without history */
     uint32_t                age;         /* of the next of them: stream.c */
     struct stream          *woken_first, *woken_last;
@@ -150,6 +172,18 @@ void stream_rest(struct shard *sh, struct stream *st);
 
 /* Not counted: the job has had its turn. */
 void stream_read_post_now(struct shard *sh, struct store_read *r);
+
+/* ---- stream_line.c ---- */
+MUST_CHECK err_t stream_line_open(struct shard *sh);
+void stream_read_is_back(struct shard *sh, const struct stream_read *back);
+/* Takes a turn that reads `share` bytes (0: it only sends); false: it is to wait. */
+bool stream_turn_now(struct shard *sh, struct stream_turn *t, uint64_t share);
+/* Its `go` is called when it may go or is late. False: too many wait. */
+bool stream_turn_wait(struct shard *sh, struct stream_turn *t);
+/* It holds nothing any more of what it read. */
+void stream_turn_end(struct shard *sh, struct stream_turn *t);
+/* Those that there is room for: once a turn of the shard. */
+void stream_line_run(struct shard *sh);
 
 /* ---- stream_seq.c ---- */
 static inline void stream_flies(struct shard *sh, struct stream *st, int32_t by)
@@ -274,8 +308,6 @@ bool stream_blob_event(struct blob *b, const struct v2_out *o);
 void stream_blob_free(struct blob *b);
 
 /* ---- stream_attach.c, stream_judge.c, stream_replay.c ---- */
-/* Those that waited for their turn to read go on. */
-void stream_attach_turns(struct shard *sh);
 struct stream_aggregate {
     uint64_t           message, delivery;    /* the append that is sent with the whole text */
     struct store_read *read;             /* owned; NULL: the fold in memory has it */
@@ -305,12 +337,8 @@ struct stream_attach {                   /* a subscribe or replay under way */
     struct stream_whole wholes[STREAM_WHOLES_MAX];
     uint32_t           wholes_out, alone_count;      /* that are being read; still to be, alone */
     uint64_t           wholes_bytes;     /* that were read for them */
-    bool               admitted;         /* has had its turn */
-    uint64_t           share;            /* counted in cold_bytes */
-    struct stream_attach *next;          /* of those that wait for their turn to read or send: */
-    bool               reads;
-    uint64_t           late_ms;          /* until then */
     bool               too_large;        /* they are more than they may be */
+    struct stream_turn turn;             /* to read or send */
     uint32_t           historical, live;
 };
 /* The outcome of the job's position is in its attach; true: it must be read from the lane first,

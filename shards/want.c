@@ -166,8 +166,13 @@ static void count_read(struct shard *sh, const struct want *w, bool found)
 void want_answer(struct shard *sh, struct want *w, struct api_text *t)
 {
     struct frame *f = t->failed ? NULL : frame_copy(sh, t->ptr, t->bytes);
-    struct letter l = {.kind = MAIL_WANTED, .payload = w};
     api_text_free(t);
+    want_answer_frame(sh, w, f);
+}
+
+void want_answer_frame(struct shard *sh, struct want *w, struct frame *f)
+{
+    struct letter l = {.kind = MAIL_WANTED, .payload = w};
     if (f == NULL) {
         want_busy(sh, w, "Server is at its memory limit");
         return;

@@ -128,6 +128,8 @@ static inline struct letter want_letter(struct want *w)
 }
 /* Answer with a body, copied; t is freed. A failed text is answered with 503. */
 void want_answer(struct shard *sh, struct want *w, struct api_text *t);
+/* The same with a frame; its reference is taken. NULL: there was no memory. */
+void want_answer_frame(struct shard *sh, struct want *w, struct frame *f);
 /* Refuse: HTTP status and code; ws_code: what a socket is told. */
 void want_refuse(struct shard *sh, struct want *w, uint16_t status, const char *code,
                  uint32_t ws_code, const char *format, ...) __attribute__((format(printf, 6, 7)));

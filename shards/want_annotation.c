@@ -404,10 +404,18 @@ static void summaries(struct shard *sh, struct stream *st, struct want *w)
 {
     struct annotation_channel *ch = annotation_get(sh, st, w);
     if (ch == NULL) return;
+    if (!stream_blobs_have_room(sh, w->app)) {   /* too much is not taken by sockets */
+        metric_add(sh->metrics, METRIC_LIMIT_HITS_TOTAL, 0, SERIES_LIMIT_ANNOTATION_SUMMARIES, 1);
+        want_busy(sh, w, "Server is busy, try again");
+        return;
+    }
     struct api_text t = {.heap = sh->heap};
     annotation_write_frames(sh, &t, ch, w->channel);
     if (t.bytes > 0 && !t.failed) {
-        want_answer(sh, w, &t);
+        struct frame *f = frame_copy(sh, t.ptr, t.bytes);
+        api_text_free(&t);
+        if (f != NULL) stream_blob_count(sh, f, w->app);
+        want_answer_frame(sh, w, f);
         return;
     }
     api_text_free(&t);

@@ -1,6 +1,8 @@
 /* Pages of history, and of the presence log: the same rows under other names. */
 #include "shards/want_parts.h"
 
+#include "shards/session_v2.h"
+
 #include <stdio.h>
 
 static void on_rows(struct shard *sh, struct stream *st, struct store_read *r, void *ctx);
@@ -195,6 +197,22 @@ static void write_continuity(const struct page *p, const struct store_head *head
                               : ",\"truncated_by_retention\":false}");
 }
 
+/* What the socket is sent: counted here for as long as it has not taken it. */
+static struct frame *page_frame(struct shard *sh, const struct want *w, struct slice page)
+{
+    char id[V2_UUID_BYTES];
+    session_v2_uuid(sh, id);
+    struct v2_out o = {
+        .event_json = slice_str("\"sockudo:channel_history\""), .channel = w->channel,
+        .data_json = page, .message_id = slice_str(id),
+    };
+    struct frame *f = frame_make(sh, v2_event_bytes(&o));
+    if (f == NULL) return NULL;
+    f->bytes_count = v2_event_write(&o, frame_room(f));
+    stream_blob_count(sh, f, w->app);
+    return f;
+}
+
 static void answer(struct shard *sh, struct stream *st, struct want *w, const struct store_read *r)
 {
     struct api_text t = {.heap = sh->heap}, scratch = {.heap = sh->heap};
@@ -222,7 +240,12 @@ static void answer(struct shard *sh, struct stream *st, struct want *w, const st
     api_text_str(&t, "}");
     t.failed = t.failed || scratch.failed;
     api_text_free(&scratch);
-    want_answer(sh, w, &t);
+    if (!w->page.on_socket) {
+        want_answer(sh, w, &t);
+        return;
+    }
+    want_answer_frame(sh, w, t.failed ? NULL : page_frame(sh, w, api_text_slice(&t)));
+    api_text_free(&t);
 }
 
 /* ---- the read ---- */
@@ -267,7 +290,8 @@ static void post(struct shard *sh, struct stream *st, struct want *w)
     if (p->has_end) r->rows_upto = p->end_serial;
     if (p->has_time_from && p->time_from_ms > 0) r->time_from_ms = (uint64_t)p->time_from_ms;
     if (p->has_time_upto) r->time_upto_ms = p->time_upto_ms < 0 ? 0 : (uint64_t)p->time_upto_ms;
-    stream_read_post(sh, st, r);
+    if (p->on_socket) stream_read_post_page(sh, st, r);
+    else stream_read_post(sh, st, r);
 }
 
 static void on_rows(struct shard *sh, struct stream *st, struct store_read *r, void *ctx)
