@@ -116,6 +116,7 @@ struct conf {
     uint64_t history_max_messages_per_channel, history_max_bytes_per_channel; /* 0 = no limit */
     bool     history_relaxed;          /* history.durability: relaxed; commit */
     uint32_t history_purge_interval_seconds; /* 300 */
+    uint32_t history_forget_after_seconds; /* empty channels: 604,800, 0 = never */
     uint32_t history_lanes;            /* 2: used when the data directory is made */
     uint64_t history_max_bytes;        /* of all lanes, 0 = the disk */
     uint32_t history_cold_replay_max_messages; /* 10,000 */

@@ -147,6 +147,9 @@ static const struct conf_key keys_server[] = {
         "Messages on one page of history."),
     NUM("history.purge_interval_seconds", conf.history_purge_interval_seconds, 1, 86400, "300",
         "s", "Time between two rounds of deleting what is past its retention."),
+    NUM("history.forget_after_seconds", conf.history_forget_after_seconds, 0, U32, "604800", "s",
+        "A channel of which nothing is left is forgotten when nothing has changed for so long; 0: "
+        "never. Should it come again, it is another stream."),
     NUM("history.lanes", conf.history_lanes, 1, 16, "2", NULL,
         "Files and committer threads of a new data directory; one that exists keeps its number."),
     NUM("history.max_bytes", conf.history_max_bytes, 0, COUNTS, "0", "bytes",

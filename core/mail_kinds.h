@@ -74,4 +74,6 @@ enum mail_kind {
     MAIL_SNAPSHOT = 36,    /* committer -> its reader; payload: a read and what it may see; sure */
     MAIL_SNAPSHOT_BACK = 37,   /* reader -> committer; the snapshot is free, or is to be renewed;
                                   sure */
+    MAIL_CLOSED = 38,      /* shard -> committer; arg0 the number of a channel that its home has in
+                              memory no longer; sure, one per channel that was opened */
 };

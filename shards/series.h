@@ -283,6 +283,8 @@ static inline uint32_t series_app_system(uint32_t apps_count) { return apps_coun
       "Commits that failed.")                                                                      \
     X(STORE_REFUSED_TOTAL, "store_refused_total", COUNTER, SERVER, none,                           \
       "Batches refused: no room on the disk, or an older generation.")                             \
+    X(STORE_FORGOTTEN_TOTAL, "store_forgotten_total", COUNTER, SERVER, none,                       \
+      "Channels of which nothing was left, deleted by history.forget_after_seconds.")              \
     X(STORE_QUEUE_BATCHES, "store_queue_batches", GAUGE, SERVER, none,                             \
       "Batches that wait for their commit.")                                                       \
     X(STORE_WAL_BYTES, "store_wal_bytes", GAUGE, SERVER, none,                                     \

@@ -1,7 +1,5 @@
 #include "shards/server_store.h"
 
-static const char presence_prefix[] = "[presence-history]", annotations_prefix[] = "[annotations]";
-
 static bool behind(struct slice name, const char *prefix, struct slice *rest)
 {
     if (!slice_starts(name, prefix)) return false;
@@ -19,12 +17,12 @@ static void policy_of(void *ctx, struct slice app_id, struct slice channel,
     uint32_t app;
     *out = (struct store_policy){.version_age_ms = UINT64_MAX};
     if (!shard_app_by_id(s, app_id, &app)) return;
-    if (behind(channel, presence_prefix, &name)) {
+    if (behind(channel, STORE_PRESENCE_PREFIX, &name)) {
         conf_policy_of(s->conf, app, name, &policy);
         out->age_ms = policy.presence_age_ms;
         out->messages_max = policy.presence_events_max;
         out->bytes_max = policy.presence_bytes_max;
-    } else if (behind(channel, annotations_prefix, &name)) {
+    } else if (behind(channel, STORE_ANNOTATIONS_PREFIX, &name)) {
         conf_policy_of(s->conf, app, name, &policy);
         out->age_ms = conf_policy_annotations_age_ms(&policy);
     } else {
@@ -51,8 +49,10 @@ err_t server_store_open(struct server *s, struct store **out, bool threads,
         .dir = conf->data_dir, .lanes = conf->history_lanes, .shards_count = s->shards_count,
         .bytes_max = conf->history_max_bytes,
         .purge_interval_ms = conf->history_purge_interval_seconds * 1000,
-        .request_age_ms = (uint64_t)ttl_s * 1000, .office = s->office, .policy = policy_of,
-        .policy_ctx = s, .wall_ms = wall_ms, .threads = threads,
+        .request_age_ms = (uint64_t)ttl_s * 1000,
+        .forget_after_ms = (uint64_t)conf->history_forget_after_seconds * 1000,
+        .office = s->office, .policy = policy_of, .policy_ctx = s, .wall_ms = wall_ms,
+        .threads = threads,
     };
     err_t e = store_open(out, &sc, error, error_bytes);
     s->store = e == OK ? *out : NULL;

@@ -119,7 +119,8 @@ void shard_handle(struct shard *sh, const struct letter *l)
     case MAIL_COMMIT:
     case MAIL_READ:
     case MAIL_SNAPSHOT:
-    case MAIL_SNAPSHOT_BACK: break;      /* for lanes */
+    case MAIL_SNAPSHOT_BACK:
+    case MAIL_CLOSED: break;             /* for lanes */
     }
     ASSERT(!"unknown letter");
 }
@@ -151,6 +152,7 @@ static void copy_store_stats(struct shard *sh)
         all.read_ns += one.read_ns;
         all.failed += one.failed;
         all.refused += one.refused;
+        all.forgotten += one.forgotten;
         all.queue_batches += one.queue_batches;
         all.wal_bytes += one.wal_bytes;
         all.tails += one.tails;
@@ -164,6 +166,7 @@ static void copy_store_stats(struct shard *sh)
     metric_set(m, METRIC_STORE_READ_SECONDS_TOTAL, 0, 0, (int64_t)(all.read_ns / 1000));
     metric_set(m, METRIC_STORE_FAILED_TOTAL, 0, 0, (int64_t)all.failed);
     metric_set(m, METRIC_STORE_REFUSED_TOTAL, 0, 0, (int64_t)all.refused);
+    metric_set(m, METRIC_STORE_FORGOTTEN_TOTAL, 0, 0, (int64_t)all.forgotten);
     metric_set(m, METRIC_STORE_QUEUE_BATCHES, 0, 0, (int64_t)all.queue_batches);
     metric_set(m, METRIC_STORE_WAL_BYTES, 0, 0, (int64_t)all.wal_bytes);
     metric_set(m, METRIC_STORE_TAILS, 0, 0, (int64_t)all.tails);

@@ -6,8 +6,8 @@
 enum { SWEEP_MIN = 4096, EVICT_STEPS = 64, TABLE_BUCKETS_MAX = 1 << 20 };
 
 static const char *const stored_prefixes[STREAM_WHATS] = {
-    [STREAM_MAIN] = "", [STREAM_PRESENCE] = "[presence-history]",
-    [STREAM_ANNOTATIONS] = "[annotations]",
+    [STREAM_MAIN] = "", [STREAM_PRESENCE] = STORE_PRESENCE_PREFIX,
+    [STREAM_ANNOTATIONS] = STORE_ANNOTATIONS_PREFIX,
 };
 
 /* ---- stream ids ---- */
@@ -74,12 +74,20 @@ bool stream_idle(const struct stream *st)
     return st->what != STREAM_MAIN || st->history || st->home->v2_count == 0;
 }
 
+/* Its lane may forget the channel now: it is loaded from what is stored then, if anything is. */
+static void tell_closed(struct shard *sh, const struct stream *st)
+{
+    struct letter l = {.kind = MAIL_CLOSED, .arg = {st->chan}};
+    shard_answer(sh, store_post(sh->server->store, st->lane), &l);
+}
+
 static void stream_free(struct shard *sh, struct stream *st)
 {
     struct stream_book *b = sh->streams;
     struct home *h = st->home;
     ASSERT(st->waits_first == NULL && st->flying == 0 && st->reads == 0 && st->gates == 0);
     if (!st->history && st->spoken) h->stream_age = ++b->age;
+    if (st->held) tell_closed(sh, st);
     stream_degrade(sh, st, false);
     stream_message_free_all(sh, st);
     stream_receipt_free_all(sh, st);
@@ -135,6 +143,14 @@ void stream_rest(struct shard *sh, struct stream *st)
     home_release(sh, h);
 }
 
+/* Nobody has come for so long that the lane may have its channel back, to forget it in time. */
+static bool is_left(const struct shard *sh, const struct stream *st)
+{
+    uint64_t after_ms = (uint64_t)sh->conf->history_forget_after_seconds * 1000;
+    return st->held && after_ms > 0 && st->home->subs_count == 0 &&
+           sh->re.now_ms - st->used_ms >= u64_min(after_ms, STREAM_LEFT_MS);
+}
+
 /* The hand passes `steps` streams: what has expired goes, and whole streams beyond the bound. */
 static void sweep(struct shard *sh, uint32_t steps)
 {
@@ -145,7 +161,9 @@ static void sweep(struct shard *sh, uint32_t steps)
         stream_epoch_settle(sh, st);
         stream_ring_trim(sh, st);
         stream_receipt_expire(sh, st, sh->re.now_ms);
-        if (!st->used && b->streams_count > b->streams_idle_max && stream_idle(st)) {
+        bool surplus = b->streams_count > b->streams_idle_max || is_left(sh, st);
+        if (st->used) st->used_ms = sh->re.now_ms;
+        if (!st->used && surplus && stream_idle(st)) {
             stream_free(sh, st);
         } else {
             st->used = false;
@@ -225,6 +243,7 @@ static struct stream *make(struct shard *sh, struct home *h, enum stream_what wh
     if (st == NULL) return NULL;
     st->home = h;
     st->what = (uint8_t)what;
+    st->used_ms = sh->re.now_ms;
     st->policy = conf_policy_at(sh->conf, h->app, home_name(h));
     stream_node(sh, h->app, home_name(h), st->node);
     if (!name_hidden(sh, st)) {
@@ -297,9 +316,10 @@ static bool take_head(struct shard *sh, struct stream *st, const struct store_re
     const struct store_head *head = &r->head;
     st->chan = head->chan;
     st->named = st->named_now = head->known;
+    st->held = st->held || head->known;
     st->now.delivery = head->delivery;
     st->now.history = head->history_next > 0 ? head->history_next - 1 : 0;
-    st->now.time_ms = head->known ? head->time_ms + 1 : 0;
+    st->now.time_ms = head->known || head->time_ms > 0 ? head->time_ms + 1 : 0;
     st->delivery_epoch = head->delivery_epoch;
     st->history_epoch = head->history_epoch;
     st->next = st->stored = st->now;

@@ -29,7 +29,9 @@
  *          recently used out.
  *          Streams without ring, waiters or flight are forgotten (those without history only when
  *          nobody speaks V2 there), those first that were not used since a hand passed them, beyond
- *          STREAM_IDLE_MAX a shard, and at once when the heap is nearly full. One that nothing
+ *          STREAM_IDLE_MAX a shard, and at once when the heap is nearly full. Of those with history
+ *          that nobody subscribes to, each goes once it was not used for STREAM_LEFT_MS or, if that
+ *          is less, history.forget_after_seconds (0: not for that reason). One that nothing
  *          happened to but an attach or two goes as soon as they are answered: a channel where
  *          nobody speaks costs no stream.
  * Source   design D5-D7; spec/settled.md 30-40; spec/messages-and-history.md 1-4, 7, 10;
@@ -43,7 +45,8 @@
 #include "store/store.h"
 
 enum { STREAM_GATE_FRAMES = 10000, STREAM_GATE_BYTES = 4 << 20, STREAM_IDLE_MAX = 65536,
-       STREAM_KEPT_SUBS = 4 };           /* so many subscribers keep a stream where nobody speaks */
+       STREAM_KEPT_SUBS = 4,             /* so many subscribers keep a stream where nobody speaks */
+       STREAM_LEFT_MS = 3600000 };       /* without subscribers and unused, one is closed then */
 
 enum stream_what { STREAM_MAIN, STREAM_PRESENCE, STREAM_ANNOTATIONS, STREAM_WHATS };
 enum stream_state {
@@ -98,9 +101,11 @@ struct stream {
     uint8_t                what, state;
     bool                   history;          /* has a lane */
     bool                   named, named_now; /* its RECORD_CHANNEL is in flight; stored */
+    bool                   held;             /* its lane knows that it is in memory: MAIL_CLOSED */
     bool                   relaxed;
     bool                   versioned;        /* policy, and history */
     bool                   used;             /* since the hand passed */
+    uint64_t               used_ms;          /* when it passed and had been used, or it was made */
     bool                   spoken;           /* something was applied since it was made */
     bool                   woken, touched;
     bool                   degraded;         /* what is stored of it cannot be read */

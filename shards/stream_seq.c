@@ -127,12 +127,13 @@ static bool put_name(struct shard *sh, struct stream *st, stream_done done, void
     memcpy(text, app.ptr, app.bytes);
     text[app.bytes] = '\0';
     memcpy(text + app.bytes + 1, name.ptr, name.bytes);
-    struct record r = {.kind = RECORD_CHANNEL, .chan = st->chan, .data = slice_of(text, bytes)};
+    struct record r = {.kind = RECORD_CHANNEL, .chan = st->chan, .history = st->delivery_epoch,
+                       .time_ms = st->next.time_ms, .data = slice_of(text, bytes)};
     struct stream_item item = {.st = st, .done = done, .ctx = ctx};
     bool put = stream_lane_put(sh, st->lane, &r, &item);
     heap_free(sh->heap, text, bytes);
     if (!put) return false;
-    st->named = true;
+    st->named = st->held = true;
     stream_flies(sh, st, 1);
     return true;
 }
@@ -167,7 +168,7 @@ static void stamp(struct shard *sh, const struct stream *st, struct record *r)
 
 void stream_head_advance(struct stream_head *head, const struct record *r)
 {
-    head->time_ms = u64_max(head->time_ms, r->time_ms);   /* a name carries none */
+    head->time_ms = u64_max(head->time_ms, r->time_ms);   /* a name's: the least it may be */
     if (record_is_version(r)) {
         ASSERT(r->delivery == head->delivery + 1);
         head->delivery = r->delivery;

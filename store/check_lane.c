@@ -70,7 +70,7 @@ static bool check_said(struct check *c)
     if (data.mv_size >= 12) memcpy(&format, (const uint8_t *)data.mv_data + 8, sizeof format);
     if (!format_lane_read(lane_slice(data), &c->said)) {
         check_find(c, "meta: \"lane\": wrong checksum");
-    } else if (format != STORE_FORMAT) {
+    } else if (format < STORE_FORMAT_MADE || format > STORE_FORMAT) {
         check_say(c, 'C', "format %u: this program knows %u", format, STORE_FORMAT);
         return false;
     } else if (c->said.lane != c->index) {
@@ -170,10 +170,23 @@ void check_close(struct check *c)
     if (c->txn != NULL) mdb_txn_abort(c->txn);
     if (c->env != NULL) mdb_env_close(c->env);
     free(c->entries);
+    free(c->headless.all);
+    free(c->forgotten.all);
     free(c->tail);
 }
 
 /* ---- what hangs together across channels ---- */
+
+static void check_mark(struct check *c, struct slice key, struct slice value)
+{
+    struct format_mark mark;
+    if (!format_mark_read(value, &mark)) {
+        check_find(c, "meta: mark %02x%02x of forgotten channels: wrong checksum", key.ptr[1],
+                   key.ptr[2]);
+    } else if (c->said.format < 2) {
+        check_find(c, "meta: channels were forgotten, but the format is %u", c->said.format);
+    }
+}
 
 static void check_meta(struct check *c)
 {
@@ -183,7 +196,9 @@ static void check_meta(struct check *c)
     while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0) {
         struct slice name = lane_slice(key);
         if (slice_is(name, FORMAT_META_LANE)) continue;
-        if (!slice_is(name, FORMAT_META_CLEAN)) {
+        if (name.bytes == FORMAT_MARK_KEY_BYTES && name.ptr[0] == 'f') {
+            check_mark(c, name, lane_slice(data));
+        } else if (!slice_is(name, FORMAT_META_CLEAN)) {
             check_find(c, "meta: a key that nobody writes");
         } else if (data.mv_size != 0) {
             check_find(c, "meta: \"clean\" has a value");

@@ -19,6 +19,9 @@ struct check_entry {                     /* a record of the wal that is in no se
     struct lane_entry e;
 };
 
+struct check_gone { uint64_t chan, seq; };   /* a channel without a head in wal value `seq` */
+struct check_gones { struct check_gone *all; uint32_t count, room; };   /* owned */
+
 struct check_counts {
     uint64_t channels, records, segments, rows, parts, bases, wal_values, receipts, members, bytes;
 };
@@ -35,6 +38,7 @@ struct check {
     struct check_counts counts;
     struct check_entry *entries;         /* owned; by channel and delivery serial */
     uint32_t            entries_count, entries_room;
+    struct check_gones  headless, forgotten;   /* of the wal */
     struct lane_entry  *tail;            /* owned; of the channel at hand */
     uint32_t            tail_room;
     uint64_t            chan_next;

@@ -79,6 +79,77 @@ const struct lane_entry *check_tail(struct check *c, uint64_t chan, uint32_t *co
     return c->tail;
 }
 
+/* ---- channels that are no more ---- */
+
+static void gone_add(struct check_gones *g, uint64_t chan, uint64_t seq)
+{
+    if (g->count == g->room) {
+        g->room = g->room == 0 ? 64 : 2 * g->room;
+        g->all = check_need(g->all, g->room, sizeof *g->all);
+    }
+    g->all[g->count++] = (struct check_gone){chan, seq};
+}
+
+static int gone_order(const void *a, const void *b)
+{
+    const struct check_gone *x = a, *y = b;
+    if (x->chan != y->chan) return x->chan < y->chan ? -1 : 1;
+    return (x->seq > y->seq) - (x->seq < y->seq);
+}
+
+static void check_forget(struct check *c, const struct record *r, uint64_t seq)
+{
+    uint64_t chan;
+    if (r->chan != 0 || r->data.bytes == 0 || r->data.bytes % sizeof chan != 0) {
+        check_find(c, "wal: value %llu forgets no channels", (unsigned long long)seq);
+    }
+    for (uint32_t i = 0; i + sizeof chan <= r->data.bytes; i += sizeof chan) {
+        memcpy(&chan, r->data.ptr + i, sizeof chan);
+        gone_add(&c->forgotten, chan, seq);
+    }
+}
+
+static bool has_head(struct check *c, uint64_t chan)
+{
+    struct format_key want = format_key1(chan);
+    MDB_val key = lane_key(&want), data;
+    return mdb_get(c->txn, c->dbis[FORMAT_HEADS], &key, &data) == 0;
+}
+
+static void no_good_head(struct check *c, uint64_t chan, uint64_t seq)
+{
+    check_find(c, "wal: value %llu has a record of channel %llu, which has no good head",
+               (unsigned long long)seq, (unsigned long long)chan);
+}
+
+/* A channel is forgotten once, after all its records, and has no head from then on. */
+static void check_gone(struct check *c)
+{
+    const struct check_gone *all = c->forgotten.all;
+    if (c->forgotten.count > 0) {
+        qsort(c->forgotten.all, c->forgotten.count, sizeof *all, gone_order);
+    }
+    for (uint32_t i = 0; i < c->forgotten.count; i++) {
+        if (has_head(c, all[i].chan) || (i > 0 && all[i].chan == all[i - 1].chan)) {
+            check_find(c, "wal: value %llu forgets channel %llu, which is still there",
+                       (unsigned long long)all[i].seq, (unsigned long long)all[i].chan);
+        }
+    }
+    for (uint32_t k = 0; k < c->headless.count; k++) {
+        const struct check_gone *x = &c->headless.all[k];
+        uint32_t low = 0, high = c->forgotten.count;
+        while (low < high) {
+            uint32_t middle = low + (high - low) / 2;
+            if (gone_order(&all[middle], x) < 0) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        if (low == c->forgotten.count || all[low].chan != x->chan) no_good_head(c, x->chan, x->seq);
+    }
+}
+
 /* ---- values ---- */
 
 static bool head_of(struct check *c, uint64_t chan, struct format_head *head, struct slice *app_id,
@@ -102,10 +173,11 @@ static void check_record(struct check *c, const struct record *r, uint64_t seq, 
         check_find(c, "wal: value %llu holds a record that is never stored",
                    (unsigned long long)seq);
     }
-    if (r->kind == RECORD_REQUEST) return;
+    if (r->kind == RECORD_FORGET) check_forget(c, r, seq);
+    if (r->kind == RECORD_REQUEST || r->kind == RECORD_FORGET) return;
     if (!head_of(c, r->chan, &head, &app_id, &channel)) {
-        check_find(c, "wal: value %llu has a record of channel %llu, which has no good head",
-                   (unsigned long long)seq, chan);
+        if (has_head(c, r->chan)) no_good_head(c, r->chan, seq);
+        else gone_add(&c->headless, r->chan, seq);
         return;
     }
     switch ((enum record_kind)r->kind) {
@@ -126,7 +198,8 @@ static void check_record(struct check *c, const struct record *r, uint64_t seq, 
         }
         break;
     case RECORD_EPOCH:
-    case RECORD_REQUEST: break;
+    case RECORD_REQUEST:
+    case RECORD_FORGET: break;
     case RECORD_CREATE:
     case RECORD_UPDATE:
     case RECORD_DELETE:
@@ -181,4 +254,5 @@ void check_wal(struct check *c)
     }
     mdb_cursor_close(cursor);
     drop_copies(c);
+    check_gone(c);
 }

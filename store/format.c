@@ -13,7 +13,8 @@ const char *const format_db_names[FORMAT_DBS] = {
 static_assert(sizeof(struct format_lane) == 64 && sizeof(struct format_wal) == 40 &&
               sizeof(struct format_row) == 32 && sizeof(struct format_segment) == 128 &&
               sizeof(struct format_head) == 128 && sizeof(struct format_part) == 32 &&
-              sizeof(struct format_base) == 32, "no padding is ever written");
+              sizeof(struct format_base) == 32 && sizeof(struct format_mark) == 24,
+              "no padding is ever written");
 
 /* ---- keys ---- */
 
@@ -45,6 +46,14 @@ struct format_key format_key3(uint64_t a, uint64_t b, uint64_t c)
     return k;
 }
 
+struct format_key format_mark_key(uint64_t name_hash)
+{
+    return (struct format_key){
+        .bytes = {'f', (uint8_t)(name_hash >> 56), (uint8_t)(name_hash >> 48)},
+        .count = FORMAT_MARK_KEY_BYTES,
+    };
+}
+
 struct format_key format_presence_key(uint64_t chan, struct slice user)
 {
     XXH128_hash_t h = XXH3_128bits(user.ptr, user.bytes);
@@ -71,12 +80,16 @@ uint64_t format_name_hash(struct slice app_id, struct slice channel)
     return XXH3_64bits_withSeed(channel.ptr, channel.bytes, app);
 }
 
-uint32_t format_slot(struct slice app_id, struct slice channel)
+struct slice format_main_name(struct slice channel)
 {
     const uint8_t *end = NULL;
     if (channel.bytes > 0 && channel.ptr[0] == '[') end = memchr(channel.ptr, ']', channel.bytes);
-    if (end != NULL) channel = slice_skip(channel, (uint32_t)(end + 1 - channel.ptr));
-    return hash_slot(app_id, channel);
+    return end == NULL ? channel : slice_skip(channel, (uint32_t)(end + 1 - channel.ptr));
+}
+
+uint32_t format_slot(struct slice app_id, struct slice channel)
+{
+    return hash_slot(app_id, format_main_name(channel));
 }
 
 /* ---- values ---- */
@@ -102,6 +115,19 @@ bool format_lane_read(struct slice value, struct format_lane *out)
     if (value.bytes != sizeof *out || !checked(value, sizeof *out, 0)) return false;
     memcpy(out, value.ptr, sizeof *out);
     return out->store_id[sizeof out->store_id - 1] == 0;
+}
+
+bool format_mark_read(struct slice value, struct format_mark *out)
+{
+    if (value.bytes != sizeof *out || !checked(value, sizeof *out, 0)) return false;
+    memcpy(out, value.ptr, sizeof *out);
+    return out->epoch != 0 && (out->epoch & 1) == 0;
+}
+
+uint64_t format_mark_epoch(struct slice facts)
+{
+    uint64_t epoch = XXH3_64bits(facts.ptr, facts.bytes) & ~1ull;
+    return epoch == 0 ? 2 : epoch;
 }
 
 bool format_wal_read(struct slice value, struct format_wal *out, struct slice *records)

@@ -13,13 +13,16 @@
  *            names     hash of name, chan      empty
  *            heads     chan                    format_head, app id, channel name
  *            presence  chan, hash of user      one packed RECORD_PRESENCE: the member's newest
- *            meta      text                    format_lane under "lane"; "clean" after a clean end
+ *            meta      text                    format_lane under "lane"; "clean" after a clean end;
+ *                      'f', a name's bucket    format_mark
  * Order    A channel's records lie in its segments up to head.delivery, and in the wal after it;
  *          both contiguous. All that is below head.floor is gone. A record of the wal whose
  *          delivery serial is not above its head is dead. Records without a delivery serial act on
  *          heads in the commit that brings them and are dead from then on. Values of the wal are in
  *          order of commits, but records that were moved to a newer value follow later ones of
- *          their channel.
+ *          their channel. A channel that was forgotten has no key left but its mark; records of it
+ *          in the wal are dead because a RECORD_FORGET follows them, which stays until every value
+ *          before its own is gone. Numbers of channels are not given out twice.
  * Threads  Pure.
  * Memory   Nothing is owned here.
  * Errors   false: too short, wrong length, or a wrong checksum. Records carry their own; a value's
@@ -42,6 +45,7 @@ extern const char *const format_db_names[FORMAT_DBS];
 enum {
     FORMAT_SEGMENT_BYTES_MAX = 256 << 10,   /* of records, unless one alone is longer */
     FORMAT_KEY_BYTES_MAX = 24,
+    FORMAT_MARK_KEY_BYTES = 3,              /* 65,536 buckets */
 };
 #define FORMAT_PART_BASE UINT64_MAX         /* `part` of a message's folded base */
 
@@ -57,7 +61,11 @@ struct format_key format_receipts_key(uint64_t newest_ms, uint64_t seq, struct s
 bool format_key_part(struct slice key, uint32_t index, uint64_t *out);
 /* First half of a key of `names`. */
 uint64_t format_name_hash(struct slice app_id, struct slice channel);
-/* The slot of a stored channel: hidden channels "[...]{c}" belong to the slot of c. */
+/* Of the mark that names with such a hash share: FORMAT_MARK_KEY_BYTES long. */
+struct format_key format_mark_key(uint64_t name_hash);
+/* Of a hidden channel "[...]{c}" the name of c, of any other its own. */
+struct slice format_main_name(struct slice channel);
+/* The slot of a stored channel: hidden channels belong to the slot of theirs. */
 uint32_t format_slot(struct slice app_id, struct slice channel);
 
 /* ---- values: `check` is the first member of each, set last, by format_check ---- */
@@ -68,6 +76,14 @@ struct format_lane {                       /* meta "lane" */
     uint32_t losses;                       /* starts that found no clean mark */
     char     store_id[32];                 /* ends with 0 */
     uint64_t made_ms;
+};
+
+/* What is left of channels that were forgotten, for all names of a bucket together. */
+struct format_mark {
+    uint64_t check;
+    uint64_t epoch;                        /* that of a channel without a head: another one each
+                                              time; even, not 0, as no drawn one and no first is */
+    uint64_t time_ms;                      /* no record of theirs was newer */
 };
 
 struct format_wal {
@@ -134,6 +150,9 @@ struct format_base {
 uint64_t format_check(struct slice value, uint32_t records_at, uint32_t records_bytes);
 
 bool format_lane_read(struct slice value, struct format_lane *out);
+bool format_mark_read(struct slice value, struct format_mark *out);
+/* An epoch for a mark, made of facts that never come together twice. */
+uint64_t format_mark_epoch(struct slice facts);
 /* `records`: the packed records, not yet checked themselves. All borrow `value`. */
 bool format_wal_read(struct slice value, struct format_wal *out, struct slice *records);
 bool format_segment_read(struct slice value, struct format_segment *out, struct slice *records,

@@ -8,7 +8,7 @@
  *          and a copy of the tail entries of one channel, taken in the same moment.
  *          lane_tail.c index; lane_commit.c group commit; lane_pack.c wal to segments; lane_base.c
  *          folded bases; lane_retain.c deletes and space; lane_floor.c views and floors;
- *          lane_open.c start and end.
+ *          lane_forget.c channels that are no more; lane_open.c start and end.
  * Threads  Fields say their owner. lane_view_*, lane_head and lane_floors: any thread, on its own
  *          transaction.
  * Order    RAM follows the disk: the tail index changes after its transaction has committed.
@@ -32,6 +32,7 @@ enum {
     LANE_PACK_WAITING = 64,              /* one, and one more for each so many that wait */
     LANE_PACK_BYTES_MAX = 256 << 10,
     LANE_DELETES_MAX = 8,                /* segments deleted in one transaction */
+    LANE_FORGETS_MAX = 32,               /* channels forgotten in one */
     LANE_SNAPSHOT_BYTES_MAX = 1 << 20,   /* read of one snapshot, then it is renewed */
     LANE_SNAPSHOT_NS_MAX = 50000000,
 };
@@ -65,6 +66,7 @@ struct lane_wal {                        /* committer's: one value of the wal */
     uint64_t seq;
     uint32_t bytes;                      /* 0: deleted, its place is not yet reused */
     uint32_t live;                       /* records in the tail; at 0 the next commit deletes it */
+    bool     forgets;                    /* has a RECORD_FORGET: it goes when it is the oldest */
 };
 
 /* ---- snapshots: begun by the committer, used by the reader ---- */
@@ -113,6 +115,7 @@ struct lane {
     struct lane_base *base;              /* owned; lane_base.c */
     struct lane_commit *commit;          /* owned; lane_commit.c */
     struct lane_retain *retain;          /* owned; lane_retain.c */
+    struct lane_forget *forget;          /* owned; lane_forget.c */
     struct snapshot   snapshots[LANE_SNAPSHOTS_MAX], *snapshots_free;
     uint32_t          generations[REACTOR_SHARDS_MAX];   /* per shard that had a batch fail */
 
@@ -188,6 +191,9 @@ bool lane_segment_at(const struct lane_view *v, uint64_t delivery, struct slice 
 /* Finds a stored channel's number by name; 0: never seen. */
 MUST_CHECK err_t lane_name_find(MDB_txn *txn, const MDB_dbi *dbis, struct slice app_id,
                                 struct slice channel, uint64_t *chan);
+/* The mark that this name shares, all 0 when there is none. ERR_IO: it fails its checksum. */
+MUST_CHECK err_t lane_mark_find(MDB_txn *txn, const MDB_dbi *dbis, uint64_t name_hash,
+                                struct format_mark *out);
 /* The packed record of a tail entry, checked; false: missing or bad. Borrows the transaction. */
 bool lane_entry_read(MDB_txn *txn, const MDB_dbi *dbis, const struct lane_entry *e,
                      struct slice *packed, struct record *out);

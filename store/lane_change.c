@@ -29,13 +29,14 @@ static err_t name_channel(struct lane *l, MDB_txn *txn, const struct record *r)
     bool found;
     err_t e = lane_get(l, txn, FORMAT_HEADS, &key, &value, &found);
     if (e != OK) return e;
-    struct format_head head = {.floor = 1};
+    struct format_head head = {.floor = 1, .delivery_epoch = r->history, .time_ms = r->time_ms};
     struct slice old_app_id, old_channel;
     if (found) {                           /* again: what a reset begins with (stream_heal) */
         if (format_head_read(value, &head, &old_app_id, &old_channel)) return OK;
         return lane_head_anew(l, txn, r->chan, app_id, channel);
     }
     e = lane_head_put(l, txn, r->chan, &head, app_id, channel);
+    if (e == OK) e = lane_hold(l, r->chan);   /* by the home that names it */
     if (e != OK) return e;
     key = format_key2(format_name_hash(app_id, channel), r->chan);
     return lane_put(l, txn, FORMAT_NAMES, &key, slice_of("", 0));
@@ -83,6 +84,7 @@ err_t lane_change(struct lane *l, MDB_txn *txn, const struct record *r, struct s
     case RECORD_EPOCH: return change_head(l, txn, r);
     case RECORD_PRESENCE: return keep_member(l, txn, r, packed);
     case RECORD_REQUEST:                   /* collected by the committer */
+    case RECORD_FORGET:                    /* no shard's */
     case RECORD_CREATE:
     case RECORD_UPDATE:
     case RECORD_DELETE:

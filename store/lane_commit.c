@@ -375,6 +375,8 @@ static uint32_t take(struct lane *l)
             } else if (letters[i].kind == MAIL_READ) {
                 ASSERT(m->reads_first + m->reads_count < READS_MAX);
                 m->reads[m->reads_first + m->reads_count++] = letters[i].payload;
+            } else if (letters[i].kind == MAIL_CLOSED) {
+                lane_let_go(l, letters[i].arg[0]);
             } else {
                 ASSERT(letters[i].kind == MAIL_SNAPSHOT_BACK);
                 lane_snapshot_back(l, letters[i].payload, letters[i].arg[0] == 1);

@@ -152,6 +152,18 @@ static err_t lane_said(MDB_txn *txn, MDB_dbi meta, const char *dir, uint32_t ind
     return OK;
 }
 
+err_t lane_format_need(struct lane *l, MDB_txn *txn, uint32_t format)
+{
+    struct format_lane said;
+    MDB_val v;
+    err_t e = lane_error(meta_get(txn, l->dbis[FORMAT_META], FORMAT_META_LANE, &v));
+    if (e == OK && !format_lane_read(lane_slice(v), &said)) e = ERR_IO;
+    if (e != OK || said.format >= format) return e;
+    said.format = format;
+    seal(&said);
+    return lane_error(meta_put(txn, l->dbis[FORMAT_META], FORMAT_META_LANE, &said, sizeof said));
+}
+
 /* ---- a new directory ---- */
 
 static int sync_dir(const char *path)
@@ -302,6 +314,7 @@ err_t lane_open(struct lane *l, char *error, uint32_t error_bytes)
     if (e == OK) e = lane_pack_open(l);
     if (e == OK) e = lane_commit_open(l);
     if (e == OK) e = lane_retain_open(l);
+    if (e == OK) e = lane_forget_open(l);
     if (e != OK) return refuse(error, error_bytes, l->conf->dir, l->index, err_name(e), e);
     lane_snapshots_open(l);
     lane_path(path, l->conf->dir, l->index);
@@ -428,6 +441,7 @@ void lane_close(struct lane *l, bool clean)
     }
     if (l->env != NULL) mdb_env_close(l->env);
     l->env = NULL;
+    lane_forget_close(l);
     lane_retain_close(l);
     lane_commit_close(l);
     lane_pack_close(l);

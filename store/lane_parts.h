@@ -26,12 +26,19 @@ MUST_CHECK err_t lane_probe(const char *dir, uint32_t index, struct format_lane 
 MUST_CHECK err_t lane_make(const char *dir, const struct format_lane *made, char *error,
                            uint32_t error_bytes);
 
+/* Writes this number into the lane's description, if it says a lower one. */
+MUST_CHECK err_t lane_format_need(struct lane *l, MDB_txn *txn, uint32_t format);
+
 /* ---- lane_scan.c ---- */
 MUST_CHECK err_t lane_scan(struct lane *l, MDB_txn *txn, char *error, uint32_t error_bytes);
 
 /* ---- lane_tail.c ---- */
 MUST_CHECK err_t lane_tail_open(struct lane *l);
 void lane_tail_close(struct lane *l);
+static inline uint64_t lane_chan_hash(uint64_t chan)
+{
+    return chan * 0x9e3779b97f4a7c15u ^ chan >> 32;
+}
 struct lane_chan *lane_tail_find(const struct lane *l, uint64_t chan);
 struct lane_chan *lane_tail_get(struct lane *l, uint64_t chan);   /* made if need be; or NULL */
 MUST_CHECK err_t lane_tail_room(struct lane_chan *c, uint32_t more);
@@ -119,6 +126,21 @@ void lane_base_want(struct lane *l, uint64_t chan, uint64_t message, uint32_t by
 bool lane_base_waiting(const struct lane *l);
 /* Writes the base of one message that is due. */
 MUST_CHECK err_t lane_base_some(struct lane *l, MDB_txn *txn);
+
+/* ---- lane_forget.c: head and name of channels of which nothing else is left ---- */
+MUST_CHECK err_t lane_forget_open(struct lane *l);
+void lane_forget_close(struct lane *l);
+/* A home has it in memory; no more. */
+MUST_CHECK err_t lane_hold(struct lane *l, uint64_t chan);
+void lane_let_go(struct lane *l, uint64_t chan);
+/* Plans to forget the channel, if it may go: at most LANE_FORGETS_MAX a transaction. */
+MUST_CHECK err_t lane_forget_chan(struct lane *l, MDB_txn *txn, const struct lane_view *v,
+                                  uint64_t now_ms);
+bool lane_forget_planned(const struct lane *l);
+/* Says in the wal who is forgotten: the last put of the transaction. */
+MUST_CHECK err_t lane_forget_put(struct lane *l, MDB_txn *txn);
+void lane_forget_applied(struct lane *l);
+void lane_forget_undone(struct lane *l);
 
 /* ---- lane_retain.c ---- */
 MUST_CHECK err_t lane_retain_open(struct lane *l);

@@ -88,6 +88,20 @@ bool lane_snapshot_send(struct lane *l, struct store_read *read)
     return true;
 }
 
+/* The reader has found the channel's name: from now on the sweep leaves it alone. If it has just
+ * been forgotten, its number means nothing any more, and nobody closes it. */
+static err_t hold_opened(struct lane *l, const struct snapshot *s)
+{
+    struct format_key key = format_key1(s->chan);
+    MDB_val k = lane_key(&key), v;
+    if (s->read->kind != STORE_OPEN || l->conf->forget_after_ms == 0) return OK;
+    int rc = mdb_get(s->txn, l->dbis[FORMAT_HEADS], &k, &v);
+    if (rc == MDB_NOTFOUND) return OK;
+    err_t e = rc == MDB_SUCCESS ? lane_hold(l, s->chan) : lane_error(rc);
+    if (e != OK) mdb_txn_reset(s->txn);
+    return e;
+}
+
 /* A copy of a long tail is given back with its snapshot, or eight of them would stay for good. */
 static void snapshot_free(struct lane *l, struct snapshot *s)
 {
@@ -104,7 +118,7 @@ static void snapshot_free(struct lane *l, struct snapshot *s)
 void lane_snapshot_back(struct lane *l, struct snapshot *s, bool renew)
 {
     if (renew) {
-        if (snapshot_take(l, s) == OK) {
+        if (snapshot_take(l, s) == OK && hold_opened(l, s) == OK) {
             post(l, l->reader_post, MAIL_SNAPSHOT, s);
             return;
         }

@@ -1,5 +1,6 @@
 /* The sweep goes over the heads by channel number, a few at a time: what lies below a channel's
- * physical floor is deleted, some segments a transaction. Then old request keys. Commits wait for
+ * physical floor is deleted, some segments a transaction, and channels of which nothing is left are
+ * forgotten, as many as one step passes. Then old request keys. Commits wait for
  * a step of it, so a step ends early, and looks no further than at a channel's oldest segment when
  * that one stays. The probe looks at the room that is left, and lets a lane that refused accept
  * again. */
@@ -18,6 +19,7 @@ enum {
     PROBE_NS = 1000000000, PROBE_REFUSING_NS = 100000000,
     FREE_BYTES_MIN = 64 << 20, FREE_DIVISOR = 50,   /* 2 % */
 };
+static_assert(CHANS_PER_STEP <= (int)LANE_FORGETS_MAX, "one transaction may forget all of them");
 
 struct lane_retain {
     uint64_t sweep_ns, probe_ns;         /* when they are due */
@@ -27,6 +29,7 @@ struct lane_retain {
     bool     sweeping, jumped;
     bool     at_chan;                    /* what was read last belongs to `chan` alone */
     uint64_t chan;                       /* the sweep has done those below */
+    uint32_t passed, passed_max;         /* channels of a step; bound of the next one, or 0 */
     bool     failed;                     /* a commit failed since the last probe that found room */
     /* planned by the open transaction */
     struct lane_chan *drop_chan;
@@ -285,7 +288,9 @@ static err_t sweep_chan(struct lane *l, MDB_txn *txn, uint64_t chan)
         oldest = u64_max(v.head.delivery + 1, floor);
         if (floor > v.head.delivery + 1) drop_tail(l, &v, floor);
     }
-    if (oldest == v.head.floor && l->retain->drop_count == 0) return OK;
+    if (oldest == v.head.floor && l->retain->drop_count == 0) {
+        return l->retain->more ? OK : lane_forget_chan(l, txn, &v, l->retain->now_ms);
+    }
     v.head.floor = u64_max(v.head.floor, oldest);
     struct lane_view again;                /* the deletes may have moved the texts */
     e = lane_view_open(&again, txn, l->dbis, chan, NULL, 0);
@@ -322,8 +327,10 @@ static err_t sweep_some(struct lane *l, MDB_txn *txn)
 {
     struct lane_retain *t = l->retain;
     uint64_t began_ns = clock_mono_ns();
-    for (uint32_t n = 0; n < CHANS_PER_STEP && !t->deleted; n++) {
-        if (n > 0 && clock_mono_ns() - began_ns > STEP_NS_MAX) break;
+    uint32_t max = t->passed_max > 0 ? t->passed_max : CHANS_PER_STEP;
+    t->passed_max = 0;
+    for (t->passed = 0; t->passed < max && !t->deleted; t->passed++) {
+        if (t->passed > 0 && clock_mono_ns() - began_ns > STEP_NS_MAX) break;
         struct format_key key = format_key1(t->chan);
         MDB_val k = lane_key(&key), v;
         MDB_cursor *cursor;
@@ -369,20 +376,29 @@ static void sweep(struct lane *l)
     t->drop_chan = NULL;
     t->drop_count = 0;
     t->deleted = t->more = false;
+    uint64_t first = t->chan;
     err_t e = lane_txn_begin(l, 0, &txn);
     bool unreadable = false;
     if (e == OK) {
         e = sweep_some(l, txn);
         unreadable = e == ERR_IO;
     }
-    if (e == OK && t->deleted) {
+    if (e == OK && lane_forget_planned(l)) e = lane_forget_put(l, txn);
+    if (e == OK && (t->deleted || lane_forget_planned(l))) {
         e = lane_txn_commit(l, &txn);
         if (e == OK && t->drop_count > 0) lane_tail_drop(l, t->drop_chan, t->drop_count);
+        if (e == OK) lane_forget_applied(l);
     } else if (txn != NULL) {
         mdb_txn_abort(txn);
     }
+    bool planned = lane_forget_planned(l);
+    lane_forget_undone(l);
     if (e == OK) return;
-    if (unreadable) {
+    if (unreadable && planned) {           /* those before it go without it */
+        t->sweeping = true;
+        t->chan = first;
+        t->passed_max = t->passed;
+    } else if (unreadable) {
         skip_chan(l);
     } else {
         lane_retain_failed(l, e);          /* LMDB calls a write that a full disk cut short EIO */

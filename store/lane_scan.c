@@ -1,10 +1,14 @@
 /* The tail index from the wal. While the scan runs, a channel's `pending` is the newest serial that
- * its segments hold and `pending_count` 1 says that it has been looked up. */
+ * its segments hold and `pending_count` 1 says that it has been looked up. FORGOTTEN: it has no
+ * head, so a RECORD_FORGET must come behind all its records; `pending_count` 2 when that was seen.
+ */
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "core/log.h"
 #include "store/lane_parts.h"
+
+#define FORGOTTEN UINT64_MAX
 
 struct scan {
     struct lane *lane;
@@ -46,10 +50,25 @@ static err_t look_up(const struct scan *s, struct lane_chan *c)
     bool found;
     if (c->pending_count > 0) return OK;
     err_t e = lane_get(s->lane, s->txn, FORMAT_HEADS, &key, &value, &found);
-    if (e != OK || !found) return damaged(s, "the head of channel", c->chan);
-    if (!format_head_read(value, &head, &app_id, &channel)) return without_head(s, c);
-    c->pending = head.delivery;
+    if (e != OK) return damaged(s, "the head of channel", c->chan);
+    if (found && !format_head_read(value, &head, &app_id, &channel)) return without_head(s, c);
+    c->pending = found ? head.delivery : FORGOTTEN;
     c->pending_count = 1;
+    return OK;
+}
+
+static err_t scan_forget(const struct scan *s, const struct record *r)
+{
+    struct lane *l = s->lane;
+    for (uint32_t i = 0; i + sizeof(uint64_t) <= r->data.bytes; i += sizeof(uint64_t)) {
+        uint64_t chan;
+        memcpy(&chan, r->data.ptr + i, sizeof chan);
+        struct lane_chan *c = lane_tail_find(l, chan);
+        if (c == NULL) continue;
+        if (c->pending != FORGOTTEN) return damaged(s, "the end of channel", chan);
+        c->pending_count = 2;
+    }
+    l->wals[l->wals_first + l->wals_count - 1].forgets = true;
     return OK;
 }
 
@@ -57,10 +76,12 @@ static err_t scan_record(const struct scan *s, const struct record *r, uint64_t 
                          uint32_t offset, uint32_t bytes)
 {
     struct lane *l = s->lane;
+    if (r->kind == RECORD_FORGET) return scan_forget(s, r);
     if (!record_is_version(r)) return OK;
     struct lane_chan *c = lane_tail_get(l, r->chan);
     if (c == NULL) return ERR_MEMORY;
     err_t e = look_up(s, c);
+    if (e == OK && c->pending_count == 2) return damaged(s, "the end of channel", c->chan);
     if (e != OK || r->delivery <= c->pending) return e;
     e = lane_tail_room(c, 1);
     if (e != OK) return e;
@@ -118,6 +139,9 @@ static err_t scan_finish(const struct scan *s)
     for (uint32_t i = 0; i < l->chans.buckets_count; i++) {
         for (struct table_node *n = l->chans.buckets[i]; n != NULL; n = n->next) {
             struct lane_chan *c = CONTAINER_OF(n, struct lane_chan, node);
+            if (c->pending == FORGOTTEN && c->pending_count != 2) {
+                return damaged(s, "the head of channel", c->chan);
+            }
             lane_tail_sort(l, c);
             if (c->headless) drop_gaps(l, c);
             const struct lane_entry *e = lane_tail_entries(c);

@@ -1,4 +1,5 @@
-/* chans: number -> entries, oldest first            wals: values by seq, each with its live records
+/* chans: number -> entries, oldest first       wals: values by seq, each with its live records; one
+ *                                              that forgets channels outlives those before it
  *
  *   entries  . . . [first ......... first + count) . . room
  *   wals     . . . [wals_first .... + wals_count)   bytes 0: deleted, out of turn
@@ -36,14 +37,9 @@ static void chan_free(struct lane *l, struct lane_chan *c)
     free(c);
 }
 
-static uint64_t chan_hash(uint64_t chan)
-{
-    return chan * 0x9e3779b97f4a7c15u ^ chan >> 32;
-}
-
 struct lane_chan *lane_tail_find(const struct lane *l, uint64_t chan)
 {
-    struct table_node *n = table_find(&l->chans, chan_hash(chan));
+    struct table_node *n = table_find(&l->chans, lane_chan_hash(chan));
     while (n != NULL && CONTAINER_OF(n, struct lane_chan, node)->chan != chan) {
         n = table_find_next(n);
     }
@@ -57,7 +53,7 @@ struct lane_chan *lane_tail_get(struct lane *l, uint64_t chan)
     c = calloc(1, sizeof *c);
     if (c == NULL) return NULL;
     c->chan = chan;
-    table_put(&l->chans, &c->node, chan_hash(chan));
+    table_put(&l->chans, &c->node, lane_chan_hash(chan));
     return c;
 }
 
@@ -185,7 +181,10 @@ void lane_wal_add(struct lane *l, uint64_t seq, uint32_t bytes)
     ASSERT(l->wals_first + l->wals_count < l->wals_room);
     struct lane_wal *w = l->wals + l->wals_first + l->wals_count;
     ASSERT(bytes > 0 && (l->wals_count == 0 || w[-1].seq < seq));
-    if (l->wals_count > 0 && w[-1].live == 0) l->wals_dead[l->wals_dead_count++] = w[-1].seq;
+    if (l->wals_count > 0 && w[-1].live == 0 && (l->wals_count == 1 || !w[-1].forgets)) {
+        w[-1].forgets = false;
+        l->wals_dead[l->wals_dead_count++] = w[-1].seq;
+    }
     *w = (struct lane_wal){.seq = seq, .bytes = bytes};
     l->wals_count++;
     l->wal_bytes += bytes;
@@ -228,6 +227,11 @@ void lane_wal_gone(struct lane *l, struct lane_wal *w)
         l->wals_first++;
         l->wals_count--;
     }
+    if (l->wals_count < 2) return;         /* none, or the newest */
+    w = &l->wals[l->wals_first];
+    if (!w->forgets) return;
+    w->forgets = false;                    /* nothing before it is left that it speaks of */
+    l->wals_dead[l->wals_dead_count++] = w->seq;
 }
 
 struct lane_wal *lane_wal_oldest(struct lane *l)

@@ -109,6 +109,20 @@ static uint64_t lost_number(const struct lane_view *v, const struct store_read *
     return lost;
 }
 
+/* Or forgotten: there is no difference. */
+static int never_seen(const struct lane_view *v, const struct snapshot *snap)
+{
+    struct store_read *r = snap->read;
+    struct format_mark mark;
+    err_t e = lane_mark_find(v->txn, v->dbis, format_name_hash(r->app_id, r->channel), &mark);
+    if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
+    r->head = (struct store_head){
+        .chan = snap->chan_fresh, .history_next = 1, .replay_floor = 1, .row_floor = 1,
+        .delivery_epoch = mark.epoch, .time_ms = mark.time_ms,
+    };
+    return STORE_READ_OK;
+}
+
 int reader_open_channel(struct reader_source *s, struct snapshot *snap, struct reader_work *w,
                         const struct store_conf *conf)
 {
@@ -131,10 +145,9 @@ int reader_open_channel(struct reader_source *s, struct snapshot *snap, struct r
             snap->chan = chan;
             return READER_AGAIN;
         }
-        r->head = (struct store_head){
-            .chan = snap->chan_fresh, .history_next = 1, .replay_floor = 1, .row_floor = 1};
-        return STORE_READ_OK;
+        return never_seen(v, snap);
     }
+    if (!v->known) return never_seen(v, snap);   /* forgotten since its name was found */
     if (!w->started) {
         if (conf->policy != NULL) conf->policy(conf->policy_ctx, r->app_id, r->channel, &policy);
         err_t e = lane_head(v, &policy, r->now_ms, &r->head);

@@ -22,14 +22,17 @@ enum record_kind {
     RECORD_PRESENCE,     /* hidden channel "[presence-history]{c}"; data: the event's JSON */
     RECORD_ANNOTATION,   /* hidden channel "[annotations]{c}"; data: the event's JSON */
     RECORD_CHANNEL,      /* names channel number `chan`: data is app id, 0x00, channel name (plain
-                            bytes); delivery 0; stands before the channel's first other record. Of a
-                            channel whose head cannot be read: it begins anew */
+                            bytes); delivery 0; stands before the channel's first other record. Its
+                            delivery epoch begins as `history`. Of a channel whose head cannot be
+                            read: it begins anew */
     RECORD_RESET,        /* rows created up to `message` are gone, but for RECORD_ENDS not their
                             messages; epoch is `history`, history serials start again at 1; takes no
                             delivery serial */
     RECORD_PURGE,        /* messages created up to `message` and their rows are gone; no serial */
     RECORD_EPOCH,        /* delivery epoch becomes `history`: continuity was lost; no serial */
     RECORD_REQUEST,      /* a finished request key: chan 0; key, print; data: the answer's body */
+    RECORD_FORGET,       /* the lane's own: channels that are no more; data: their numbers, 8 bytes
+                            each; chan 0. What the wal holds of them before it is dead */
 };
 
 enum record_flag {

@@ -108,7 +108,7 @@ static err_t directory_open(const struct store_conf *conf, struct format_lane *s
     err_t e = lane_probe(conf->dir, 0, said, error, error_bytes);
     if (e != OK || said->lanes > 0) return e;
     ASSERT(conf->lanes > 0 && conf->lanes <= STORE_LANES_MAX);
-    struct format_lane made = {.format = STORE_FORMAT, .lanes = conf->lanes,
+    struct format_lane made = {.format = STORE_FORMAT_MADE, .lanes = conf->lanes,
                                .made_ms = conf->wall_ms()};
     draw_id(made.store_id);
     for (uint32_t i = conf->lanes; i-- > 0;) {

@@ -5,6 +5,10 @@
  *            MAIL_COMMIT  -> committer -> MAIL_COMMITTED   struct store_batch
  *            MAIL_READ    -> committer (takes a snapshot) -> reader -> MAIL_READ_DONE
  *                                                          struct store_read
+ *            MAIL_CLOSED  -> committer                     no answer
+ *          From STORE_OPEN, or the RECORD_CHANNEL of one that was never seen, until MAIL_CLOSED a
+ *          channel is in a home's memory and is not forgotten: what that home sequences goes on
+ *          where its head stands.
  *          Slots map to lanes: lane = slot * lanes >> 10. The lane count is fixed when the data
  *          directory is made, so the shard count can change at every start.
  * Threads  store_open and store_close: main. The committer owns the environment's write side, the
@@ -26,9 +30,14 @@
 #include "core/reactor.h"
 #include "store/record.h"
 
-enum { STORE_LANES_MAX = 16, STORE_WAL_BYTES_MAX = 64 << 20, STORE_FORMAT = 1,
+enum { STORE_LANES_MAX = 16, STORE_WAL_BYTES_MAX = 64 << 20,
+       STORE_FORMAT = 2, STORE_FORMAT_MADE = 1,   /* a lane that has forgotten a channel is 2 */
        STORE_READ_BYTES_MAX = 4 << 20, STORE_ID_BYTES = 32,
        STORE_NAME_BYTES_MAX = UINT16_MAX };   /* of app id and stored channel name together */
+
+/* Before a channel's name: hidden channels that belong to it, stored in the same lane. */
+#define STORE_PRESENCE_PREFIX "[presence-history]"
+#define STORE_ANNOTATIONS_PREFIX "[annotations]"
 
 struct store;
 
@@ -52,6 +61,8 @@ struct store_conf {
     uint64_t         bytes_max;        /* of all lanes; 0: none */
     uint32_t         purge_interval_ms;
     uint64_t         request_age_ms;   /* the longest that a RECORD_REQUEST is asked for */
+    uint64_t         forget_after_ms;  /* head and name of a channel of which nothing else is left
+                                          go when nothing has changed for so long; 0: never */
     struct reactor_office *office;     /* its posts for lanes are opened here */
     store_policy_fn  policy;
     void            *policy_ctx;
@@ -134,7 +145,10 @@ struct store_head {                    /* a channel as stored, policy floors app
                                           `chan` makes another, behind all that there was */
     uint64_t chan;
     uint64_t delivery, history_next, time_ms;    /* newest delivery serial, next history serial */
-    uint64_t delivery_epoch, history_epoch;      /* 0 at first */
+    uint64_t delivery_epoch, history_epoch;      /* 0 at first. Not known: OPEN says with which
+                                                    delivery epoch it begins (`history` of its
+                                                    RECORD_CHANNEL), and which time_ms it is not to
+                                                    fall below: that of names that were forgotten */
     uint64_t replay_floor;             /* oldest serial that can be read; delivery + 1: none */
     uint64_t rows_first, rows_newest;  /* oldest and newest retained history serial; 0: none */
     uint64_t rows_count, rows_bytes, rows_first_ms, rows_newest_ms;
@@ -191,7 +205,7 @@ static inline bool store_rows_gone(const struct store_head *h)
 
 struct store_stats {
     uint64_t commits, commit_ns, records, wal_bytes, tails, segments, map_bytes, free_bytes;
-    uint64_t reads, read_ns, failed, refused;
+    uint64_t reads, read_ns, failed, refused, forgotten;
     uint64_t queue_batches;
 };
 void store_stats_read(const struct store *s, uint32_t lane, struct store_stats *out);

@@ -101,6 +101,27 @@ static void live(uint32_t steps)
     tale.hold = tale.within = 0;
 }
 
+/* Behind the tale, whose books end with what is kept: the wild channels lose everything, are
+ * forgotten and come again. */
+static void forget(void)
+{
+    enum { ROUNDS = 3, STEPS = 600, SWEEPS = 6 };
+    for (uint32_t round = 0; round < ROUNDS && tale.wild && tale_forgets(); round++) {
+        for (uint32_t i = 0; i < STEPS; i++, world.step++) {
+            tale_wild_act();
+            tale_wild_read();
+            world_turn(below(world.shards));
+        }
+        world_settle(tale_settle_read);
+        tale_wild_close();
+        for (uint32_t i = 0; i < SWEEPS; i++) {    /* rows, hidden channels, channels */
+            tale.fail_commit = tale.failing && i < SWEEPS - 3 ? below(500) : 0;
+            world_settle(tale_settle_read);
+            world_pass(i == 0 ? TALE_AGE_MS + 1000 : 3000);
+        }
+    }
+}
+
 void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
 {
     static const uint32_t counts[] = {1, 2, 3, 5};
@@ -141,6 +162,7 @@ void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
     tale_clients_close();
     tale_backend_close();
     tale_wild_close();
+    forget();
     for (uint32_t i = 0; i < 4; i++) {
         world_settle(tale_settle_read);
         world_pass(40000000);            /* what is kept for a time runs out */
@@ -151,14 +173,15 @@ void tale_run(uint64_t seed, uint32_t shards, uint32_t steps, bool verbose)
     if (verbose) {
         const char *form = "tale %llu: %u lives, %u kills, %u operations, %llu said again, %llu "
                            "answers, %llu frames, %llu rewinds, %llu resumes, %llu taken up, %llu "
-                           "refused, %llu mended, %llu twice, %llu commits failed\n";
+                           "refused, %llu mended, %llu twice, %llu commits failed, %llu channels "
+                           "forgotten\n";
         fprintf(stderr, form, (unsigned long long)seed, tale.lives, tale.kills, tale.ops_count,
                 (unsigned long long)tale.again, (unsigned long long)tale.answers,
                 (unsigned long long)tale.frames, (unsigned long long)tale.rewinds,
                 (unsigned long long)tale.resumes,
                 (unsigned long long)tale.recovered, (unsigned long long)tale.refused,
                 (unsigned long long)tale.mends, (unsigned long long)tale.twice,
-                (unsigned long long)tale.failed_commits);
+                (unsigned long long)tale.failed_commits, (unsigned long long)tale.forgotten);
     }
     tale_model_free();
 }

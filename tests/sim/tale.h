@@ -23,6 +23,7 @@ enum {
     TALE_SERIAL_BYTES = 80,
     TALE_STREAM_BYTES = 40,
     TALE_SKIPPED = 64,
+    TALE_AGE_MS = 100000000,         /* what is said is kept for longer than a tale */
 };
 
 enum tale_kind {                     /* what an app's channels are; apps have one kind each */
@@ -69,7 +70,7 @@ struct tale {
     uint32_t        hold;            /* in 1024: what lanes say stays on its way for a step */
     uint32_t        within;          /* in 1024: shards take turns while a lane commits */
     bool            committing;      /* it is so now */
-    uint64_t        failed_commits;
+    uint64_t        failed_commits, forgotten;   /* channels of which nothing was left */
     uint64_t        frames, rewinds, resumes, recovered, refused, mends, twice, answers, again;
                                      /* so far */
 };
@@ -87,6 +88,8 @@ static inline bool tale_is_versioned(uint32_t app)
 {
     return tale_kind_of(app) == TALE_VERSIONED || tale_kind_of(app) == TALE_RELAXED;
 }
+/* What is left of empty channels goes at once. */
+static inline bool tale_forgets(void) { return world.seed % 2 != 0; }
 static inline bool tale_is_stored(uint32_t app) { return tale_kind_of(app) != TALE_RING; }
 /* What was told of it is never taken back. */
 static inline bool tale_is_promised(uint32_t app)

@@ -1,6 +1,7 @@
 /* Channels of a tale that nobody keeps books of: everything that can be asked about a channel with
- * memory is asked in any order, resets and purges within it. What must hold: nobody waits for ever,
- * nothing is answered as an internal error, and at rest the server's own books agree (check.c). */
+ * memory is asked in any order, resets and purges within it, after which some are forgotten. What
+ * must hold: nobody waits for ever, nothing is answered as an internal error, a place in a stream
+ * stands for one version for ever, and at rest the server's own books agree (check.c). */
 #include "tests/sim/backend.h"
 #include "tests/sim/peer.h"
 #include "tests/sim/tale.h"
@@ -13,7 +14,7 @@
 
 enum {
     WINDOW = 1 << 20, BACKENDS = 3, SOCKETS = 6, CHANNELS = 4, NAMES = 24, PENDING_MAX = 4,
-    TEXT_BYTES = 2048,
+    TEXT_BYTES = 2048, SAID_MAX = 1 << 15,
 };
 
 static const char *const channels[CHANNELS] = {
@@ -47,6 +48,7 @@ static struct socket  sockets[SOCKETS];
 static struct name    names[NAMES];
 static struct place   places[WORLD_APPS][CHANNELS];    /* heard of last, by anybody */
 static struct { uint32_t app, channel, name; } asked[BACKENDS][PENDING_MAX];
+static struct said { uint64_t place, version; } said[SAID_MAX];    /* place 0: free */
 
 /* ---- backends ---- */
 
@@ -322,6 +324,31 @@ static void note_place(struct socket *s, const char *text, uint32_t channel)
     if (first || !same || here.serial > e->serial) *e = here;
 }
 
+/* A place in a stream is one version's, whatever became of the channel meanwhile. */
+static void note_version(const struct socket *s, const char *text)
+{
+    char version[TALE_SERIAL_BYTES], stream[TALE_STREAM_BYTES];
+    uint64_t serial = tale_number(text, "\"serial\":");
+    if (tale_is_loose(s->app) ||
+        !peer_between(text, "\"sockudo_version_serial\":\"", version, sizeof(version)) ||
+        !peer_between(text, ",\"stream_id\":\"", stream, sizeof(stream))) {
+        return;
+    }
+    struct slice where[] = {slice_str(stream), slice_of(&serial, sizeof(serial))};
+    struct slice what[] = {slice_str(version)};
+    uint64_t place[2], hash[2];
+    hash_parts(where, 2, place);
+    hash_parts(what, 1, hash);
+    struct said *x = &said[place[0] % SAID_MAX];
+    for (uint32_t i = 0; x->place != 0 && x->place != place[0]; i++) {
+        if (i == SAID_MAX) return;
+        x = x + 1 == said + SAID_MAX ? said : x + 1;
+    }
+    MUST(x->place == 0 || x->version == hash[0], "another version stands at %llu of %s: %s",
+         (unsigned long long)serial, stream, text);
+    *x = (struct said){place[0], hash[0]};
+}
+
 static void on_frame(struct socket *s, const char *text)
 {
     char name[64];
@@ -334,6 +361,7 @@ static void on_frame(struct socket *s, const char *text)
     for (uint32_t i = 0; i < CHANNELS; i++) {
         if (strcmp(name, channels[i]) == 0) note_place(s, text, i);
     }
+    note_version(s, text);
 }
 
 static bool take_frame(struct socket *s)
@@ -443,4 +471,5 @@ void tale_wild_open(void)
 {
     memset(names, 0, sizeof(names));
     memset(places, 0, sizeof(places));
+    memset(said, 0, sizeof(said));
 }

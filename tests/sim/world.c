@@ -157,11 +157,12 @@ static void configure_tale(void)
     c->websocket_max_messages = 50000;
     c->history_lanes = 1 + below(3);
     if (maybe(100)) c->history_max_bytes = (300 + below(600)) << 10;   /* it will be full */
+    if (tale_forgets()) c->history_forget_after_seconds = c->history_purge_interval_seconds = 1;
     c->activity_timeout = 20;
     for (uint32_t i = 0; i < WORLD_APPS; i++) {
         struct conf_app *a = &world.apps[i];
         bool stored = tale_is_stored(i), versioned = tale_is_versioned(i);
-        a->idempotency_ttl_seconds = 100000;
+        a->idempotency_ttl_seconds = TALE_AGE_MS / 1000;
         a->channels.connection_recovery_enabled = true;
         a->policy_any = true;
         a->policy = (struct conf_policy){
@@ -170,6 +171,7 @@ static void configure_tale(void)
             .relaxed = tale_kind_of(i) == TALE_RELAXED, .version_age_ms = UINT64_MAX,
             .recovery_ttl_ms = maybe(512) ? 100000 : 1 + below(3000),
             .recovery_max = maybe(512) ? 1000 : 1 + below(20),
+            .history_age_ms = TALE_AGE_MS, .presence_age_ms = TALE_AGE_MS,
         };
     }
 }
@@ -321,8 +323,18 @@ void world_start(void)
     world.starts++;
 }
 
+static void count_forgotten(void)
+{
+    struct store_stats s;
+    for (uint32_t i = 0; world.store != NULL && i < store_lanes(world.store); i++) {
+        store_stats_read(world.store, i, &s);
+        tale.forgotten += s.forgotten;
+    }
+}
+
 void world_stop(bool kill)
 {
+    count_forgotten();
     if (world.store != NULL) store_close(&world.store);   /* shards still have their memory */
     for (uint32_t i = 0; i < world.shards; i++) {
         shard_close(&world.server.shards[i]);

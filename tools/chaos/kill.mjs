@@ -8,8 +8,8 @@
  *          audited, in the first retries, under load, while the disk refuses every write, or
  *          shortly after it has healed. Some lives end by SIGTERM instead, and
  *          some dead directories are checked by weftctl before the next start.
- * Checks   auditor.mjs, watchers.mjs, workload.mjs, retained.mjs, presence_log.mjs; at the end a
- *          full audit and `weftctl store check`.
+ * Checks   auditor.mjs, watchers.mjs, workload.mjs, retained.mjs, passing.mjs, presence_log.mjs;
+ *          at the end a full audit and `weftctl store check`.
  * Output   The seed first; a line every PROGRESS kills; the last line is "N passed, N failed",
  *          where each life and the end is a case. Exit code 0 only when nothing failed.
  */
@@ -29,6 +29,7 @@ const { Auditor } = await import('./auditor.mjs');
 const { Workload } = await import('./workload.mjs');
 const { Member, V1Watcher, V2Watcher } = await import('./watchers.mjs');
 const { Retained } = await import('./retained.mjs');
+const { Passing } = await import('./passing.mjs');
 const { check_presence_log } = await import('./presence_log.mjs');
 const { in_turn, path_of, read } = await import('../../tests/behaviour/stored.mjs');
 
@@ -49,6 +50,7 @@ const watchers = [new V2Watcher(world, auditor, 'delta-1', false),
                   new V2Watcher(world, auditor, 'delta-2', false),
                   new V2Watcher(world, auditor, 'full', true)];
 const retained = new Retained(world, auditor);
+const passing = new Passing(world, auditor);
 const people = [new V1Watcher(world, auditor, 'v1'),
                 ...Array.from({ length: MEMBERS }, (_, i) => new Member(world, auditor, `u${i}`))];
 const totals = { kills: 0, stops: 0, checks: 0, cases: 0, bad: 0, moments: {} };
@@ -141,6 +143,7 @@ async function the_end() {
   await audit(life, world.channels, true);
   world.finish();
   await load.check_bulk();
+  await passing.again();
   await until(async () => {                 /* once the grace time of those who left is over */
     const inside = await check_presence_log(world.port, world.app, world.room);
     const { users } = await read(world.port, world.app, `${path_of(world.room)}/users`);
@@ -148,14 +151,15 @@ async function the_end() {
   }, 'the log is who is there');
   await world.stop();
   await check_store();
-  const counts = { ...auditor.counts, bulk: load.bulk.size, retained: retained.told.size };
+  const counts = { ...auditor.counts, bulk: load.bulk.size, retained: retained.told.size,
+                   forgotten: passing.forgotten };
   for (const [what, n] of Object.entries(counts)) assert.ok(n > 0, `no ${what}`);
 }
 
 const began = Date.now();
 console.log(`seed ${values.seed}: ${kills_wanted} kills, shards ${values.shards}, ${world.dir}`);
 const busy = [...Array.from({ length: values.workers }, (_, i) => load.worker(i)),
-              retained.run(), load.bulk_worker(0), load.bulk_worker(1),
+              retained.run(), passing.run(), load.bulk_worker(0), load.bulk_worker(1),
               ...watchers.map((w) => w.run()), ...people.map((p) => p.run())];
 for (let n = 1; totals.kills < kills_wanted; n++) {
   const stops = totals.stops;
@@ -178,7 +182,7 @@ console.log(`seed ${values.seed}: ${totals.kills} kills (${JSON.stringify(totals
   + `${load.counts.again} sent again after a kill, ${load.counts.repeated} repeated, `
   + `${load.counts.busy} answered 503, ${load.counts.unknown} unknown, `
   + `${load.counts.refused} refused on purpose, ${Math.round(load.bulk_bytes / 1e6)} MB in bulk; `
-  + `${JSON.stringify(auditor.counts)}; `
+  + `${JSON.stringify(auditor.counts)}; ${passing.forgotten} forgotten; `
   + `${sum('attaches')} attaches, ${sum('hot')} hot and ${sum('cold')} cold recoveries of `
   + `${sum('replayed')} frames, ${sum('window')} past the window, ${sum('cut')} cuts; `
   + `${Math.round((Date.now() - began) / 1000)} s`);

@@ -13,6 +13,7 @@ import { Server, WEFT_BIN, freePort, tempDir } from '../../tests/behaviour/harne
 import { closeAgent } from '../../tests/behaviour/http_raw.mjs';
 import { app_entry } from '../../tests/behaviour/apps.mjs';
 import { disk_fails, disk_heals, disk_wrap } from '../../tests/behaviour/memory.mjs';
+import { passing_app } from './passing.mjs';
 import { retained_app } from './retained.mjs';
 
 const CHANNELS = 8;
@@ -40,10 +41,11 @@ export class World {
     this.room = 'presence-chaos';
     this.dir = tempDir();
     this.config = {
-      history: { enabled: true }, versioned_messages: { enabled: true },
+      history: { enabled: true, purge_interval_seconds: 1, forget_after_seconds: 1 },
+      versioned_messages: { enabled: true },
       connection_recovery: { enabled: true }, presence_history: { enabled: true },
       presence: { v2_ungraceful_timeout_seconds: 1 },
-      app_manager: { array: { apps: [this.app, retained_app] } }, ...config,
+      app_manager: { array: { apps: [this.app, retained_app, passing_app] } }, ...config,
     };
     while (this.channels.length < CHANNELS) this.channels.push(this.#name());
   }

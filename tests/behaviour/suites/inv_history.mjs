@@ -9,6 +9,7 @@ import { api } from '../http_raw.mjs';
 import { create, mutate, path_of, post, read, read_channel, read_rows,
          read_state } from '../stored.mjs';
 import { V2, data_of } from '../v2_client.mjs';
+import { scrape } from '../metrics.mjs';
 
 const s = suite('inv history', { config: mem_config, parallel: 6 });
 const A = mem.app;
@@ -263,5 +264,43 @@ s.test('invariant 22: damaged history is never served as if it were whole, until
     assert.equal(last.continuity.complete, true);
     const { failed } = await resumed(t, lives.port, B, 'torn', { stream_id, serial: 2 });
     assert.equal(failed[0].code, 'position_expired', JSON.stringify(failed));
+    await lives.stop();
+  });
+
+s.test('a channel of which nothing is left is forgotten: another stream, or the same while heard',
+  async (t) => {
+    const lives = new Lives(t, { ...mem_config,
+      history: { ...mem_config.history, retention_window_seconds: 1, forget_after_seconds: 1 },
+      connection_recovery: { enabled: true, buffer_ttl_seconds: 1 } });
+    const { brief } = mem;
+    const forgotten = async () =>
+      (await scrape(lives.server)).series.get('sockudo_store_forgotten_total{}');
+    await lives.start();
+    const ear = await v2(t, { port: lives.port, app: brief });
+    const { stream_id: heard } = await ear.subscribe('heard');
+    await fill(lives.port, 'heard', 3, brief);
+    await fill(lives.port, 'gone', 3, brief);
+    const before = await read_state(lives.port, brief, 'gone');
+    await eventually(async () => await forgotten() === 1, 'one of them is forgotten');
+    const state = await read_state(lives.port, brief, 'gone');
+    const never = await read_state(lives.port, brief, 'never');
+    assert.notEqual(state.stream_id, before.stream_id);
+    const unnamed = (text, id) => JSON.parse(JSON.stringify(text).replaceAll(id, 'its own'));
+    assert.deepEqual(unnamed(state, state.stream_id), unnamed(never, never.stream_id));
+    const { last } = await read_rows(lives.port, brief, 'gone');
+    assert.equal(last.continuity.complete, true);
+    const { failed } = await resumed(t, lives.port, brief, 'gone',
+                                     { stream_id: before.stream_id, serial: 3 });
+    assert.equal(failed[0].code, 'stream_reset', JSON.stringify(failed));
+    assert.equal((await create(lives.port, brief, 'gone', 'again')).history_serial, 1);
+    assert.equal((await create(lives.port, brief, 'heard', 'still')).history_serial, 4);
+    const next = await ear.until((m) => m.channel === 'heard' && m.data === 'still');
+    assert.deepEqual([next.stream_id, next.serial], [heard, 4]);
+    const { rows, stream_id } = await read_channel(lives.port, brief, 'gone');
+    assert.equal(stream_id, state.stream_id);
+    assert.ok(rows.every((row) => row.serial === 1));
+    lives.config.history.forget_after_seconds = 3600;    /* however long the restart takes */
+    await lives.restart();
+    assert.equal((await read_state(lives.port, brief, 'gone')).stream_id, state.stream_id);
     await lives.stop();
   });

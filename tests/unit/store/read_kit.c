@@ -12,6 +12,7 @@ enum { STEPS_MAX = 200000 };
 
 uint64_t            kit_now_ms = 1700000000000;
 struct store_policy kit_policy;
+uint64_t            kit_forget_after_ms;
 
 static uint64_t wall_ms(void)
 {
@@ -63,7 +64,7 @@ err_t kit_try_start(struct kit *k, char *error, uint32_t error_bytes)
     assert_int_equal(reactor_office_open(&k->office, 1), OK);
     struct store_conf conf = {
         .dir = k->dir, .lanes = KIT_LANES, .shards_count = 1, .purge_interval_ms = 5,
-        .request_age_ms = 100000, .office = &k->office,
+        .request_age_ms = 100000, .forget_after_ms = kit_forget_after_ms, .office = &k->office,
         .policy = policy, .wall_ms = wall_ms,
         .threads = false,
     };
@@ -104,12 +105,17 @@ void kit_settle(struct kit *k)
 
 /* ---- letters ---- */
 
+static void post_letter(struct kit *k, const struct letter *l)
+{
+    struct mailbox *box = k->office.boxes[0][store_post(k->store, k->lane)];
+    mail_post_sure(box, l);
+    (void)mail_flush(box);
+}
+
 static void post(struct kit *k, uint16_t kind, void *payload)
 {
     struct letter l = {.kind = kind, .from_shard = 0, .payload = payload};
-    struct mailbox *box = k->office.boxes[0][store_post(k->store, k->lane)];
-    mail_post_sure(box, &l);
-    (void)mail_flush(box);
+    post_letter(k, &l);
 }
 
 static void await(struct kit *k, uint16_t kind, const void *payload)
@@ -200,4 +206,10 @@ uint64_t kit_channel(struct kit *k, struct slice app_id, struct slice channel)
     }
     store_read_free(&r);
     return chan;
+}
+
+void kit_channel_closed(struct kit *k, uint64_t chan)
+{
+    struct letter l = {.kind = MAIL_CLOSED, .from_shard = 0, .arg = {chan}};
+    post_letter(k, &l);
 }

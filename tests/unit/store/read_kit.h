@@ -28,6 +28,7 @@ struct kit {
 
 extern uint64_t            kit_now_ms;   /* the wall clock of retention, and of reads */
 extern struct store_policy kit_policy;   /* of every channel */
+extern uint64_t            kit_forget_after_ms;   /* of stores started from now on */
 
 void kit_make_dir(struct kit *k);        /* an empty one, removed by kit_remove_dir */
 void kit_remove_dir(struct kit *k);
@@ -47,3 +48,4 @@ void kit_read_post(struct kit *k, struct store_read *r);
 void kit_read_await(struct kit *k);
 /* Opens a channel and commits its name when it is new. Returns its number. */
 uint64_t kit_channel(struct kit *k, struct slice app_id, struct slice channel);
+void kit_channel_closed(struct kit *k, uint64_t chan);

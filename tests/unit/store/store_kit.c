@@ -104,15 +104,20 @@ void kit_close(void)
 
 /* ---- letters ---- */
 
-static void post(uint16_t shard, uint16_t lane, uint16_t kind, void *payload)
+static void post_letter(uint16_t shard, uint16_t lane, struct letter l)
 {
     uint16_t to = store_post(kit.store, lane);
     struct mailbox *box = kit.office.boxes[shard][to];
-    struct letter l = {.kind = kind, .from_shard = shard, .payload = payload};
     mail_post_sure(box, &l);
     if (mail_flush(box) && mail_door_knock(&kit.office.doors[to])) {
         reactor_post_ring(&kit.office, to);
     }
+}
+
+static void post(uint16_t shard, uint16_t lane, uint16_t kind, void *payload)
+{
+    post_letter(shard, lane, (struct letter){.kind = kind, .from_shard = shard,
+                                             .payload = payload});
 }
 
 struct letter kit_letter(uint16_t shard)
@@ -216,6 +221,12 @@ uint64_t kit_chan(struct kit_batch *b, const char *name, uint16_t lane)
         kit_put(b, &r);
     }
     return head.chan;
+}
+
+void kit_closed(uint64_t chan, uint16_t shard, uint16_t lane)
+{
+    post_letter(shard, lane, (struct letter){.kind = MAIL_CLOSED, .from_shard = shard,
+                                             .arg = {chan}});
 }
 
 void kit_idle(void)

@@ -56,6 +56,8 @@ void kit_read(struct store_read *r, uint16_t shard, uint16_t lane);
 struct store_head kit_head(const char *name, uint16_t lane);
 /* Opens it, and when it is new puts its RECORD_CHANNEL into the batch; returns its number. */
 uint64_t kit_chan(struct kit_batch *b, const char *name, uint16_t lane);
+/* Its home has it in memory no longer. */
+void kit_closed(uint64_t chan, uint16_t shard, uint16_t lane);
 void kit_idle(void);                        /* until the store has nothing more to do */
 
 static inline struct slice kit_text(const char *text) { return slice_str(text); }

@@ -366,7 +366,7 @@ static void a_newer_format_is_refused(void **state)
     size_t bytes = fread(image, 1, sizeof image, f);
     uint32_t changed = 0, newer = STORE_FORMAT + 1, lane = 0;
     /* format_lane: check, format 1, lane 0, lanes 1, 0 */
-    const uint32_t said[] = {STORE_FORMAT, lane, 1, 0};
+    const uint32_t said[] = {STORE_FORMAT_MADE, lane, 1, 0};
     for (size_t at = 8; at + sizeof said <= bytes; at += 2) {
         if (memcmp(image + at, said, sizeof said) != 0) continue;
         assert_int_equal(fseek(f, (long)at, SEEK_SET), 0);
