@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "shards/annotation_book.h"
+
 enum { SWEEP_MIN = 4096, EVICT_STEPS = 64, TABLE_BUCKETS_MAX = 1 << 20 };
 
 static const char *const stored_prefixes[STREAM_WHATS] = {
@@ -325,6 +327,10 @@ static bool take_head(struct shard *sh, struct stream *st, const struct store_re
     st->next = st->stored = st->now;
     st->stored_epoch = st->history_epoch;
     stream_ids(sh, st);
+    /* A log that was forgotten begins again at 1: the book may still hold what it had. */
+    if (st->what == STREAM_ANNOTATIONS && !head->known) {
+        annotation_doubt(sh, st->home->app, home_name(st->home));
+    }
     stream_receipt_free_all(sh, st);     /* of a load that failed half way */
     return stream_receipt_load(sh, st, r);
 }

@@ -9,7 +9,7 @@ import { hmac } from '../http_raw.mjs';
 import { app_entry } from '../apps.mjs';
 import { mem, mem_config, Lives, v2 } from '../memory.mjs';
 import { join } from '../clients.mjs';
-import { metric } from '../metrics.mjs';
+import { metric, scrape } from '../metrics.mjs';
 
 const small = app_entry('annsmall', { channels: { annotations_enabled: true },
                                       limits: { max_event_payload_in_kb: 1 } });
@@ -476,4 +476,31 @@ lives.test('summaries and deletes survive a kill -9', async (t) => {
   const after = await w.next(is_summary);
   assert.deepEqual(after.data.annotations.summary[type].like.clientIds, ['a', 'c', 'd']);
   await l.server.stop();
+});
+
+/* What the home remembers of the log's former life is not taken for this one. */
+lives.test('a log that was forgotten begins anew', async (t) => {
+  const brief = app_entry('annbrief', { channels: { annotations_enabled: true },
+                                        idempotency: { enabled: true, ttl_seconds: 1 } });
+  const l = new Lives(t, { ...mem_config,
+    history: { ...mem_config.history, retention_window_seconds: 2, forget_after_seconds: 1 },
+    connection_recovery: { enabled: true, buffer_ttl_seconds: 1 },
+    app_manager: { array: { apps: [brief] } } });
+  await l.start();
+  const { port } = l;
+  const c = t.name();
+  const forgotten = async () =>
+    (await scrape(l.server)).series.get('sockudo_store_forgotten_total{}');
+  for (const life of [0, 1]) {
+    await eventually(async () => await forgotten() === 2 * life, 'log and channel are forgotten');
+    const said = await t.api(brief, 'POST', '/events', { port, body: { name: 'n', data: 'x',
+      channel: c, info: 'subscription_count' } });
+    const m = said.json.channels[c].message_serial;
+    const r = await create(t, c, m, { type: 'r:total.v1', name: 'like' }, brief, { port });
+    const one = 'ann:00000000000000000001';
+    is_ok(r, { annotationSerial: one });
+    is_ok(await t.api(brief, 'DELETE', at(c, m, `/${one}`), { port }),
+          { annotationSerial: 'ann:00000000000000000002', deletedAnnotationSerial: one });
+  }
+  await l.stop();
 });
