@@ -88,7 +88,8 @@ static err_t put_mark(struct lane *l, MDB_txn *txn, uint64_t name_hash, uint64_t
 {
     struct format_mark mark;
     err_t e = lane_mark_find(txn, l->dbis, name_hash, &mark);
-    if (e != OK) return e;
+    if (e == ERR_IO) mark = (struct format_mark){0};     /* damaged: this one takes its place */
+    else if (e != OK) return e;
     struct { char store[STORE_ID_BYTES]; uint64_t chan, seq, wall_ms, before; } facts = {
         .chan = chan, .seq = l->seq_next, .wall_ms = l->conf->wall_ms(), .before = mark.epoch,
     };

@@ -1,5 +1,6 @@
 #include <stdlib.h>
 
+#include "core/rng.h"
 #include "store/reader.h"
 
 /* ---- opening a channel ---- */
@@ -115,7 +116,13 @@ static int never_seen(const struct lane_view *v, const struct snapshot *snap)
     struct store_read *r = snap->read;
     struct format_mark mark;
     err_t e = lane_mark_find(v->txn, v->dbis, format_name_hash(r->app_id, r->channel), &mark);
-    if (e != OK) return e == ERR_MEMORY ? STORE_READ_MEMORY : STORE_READ_IO;
+    if (e == ERR_MEMORY) return STORE_READ_MEMORY;
+    if (e != OK) {                         /* it cannot be read: an epoch that nobody had */
+        struct rng rng;
+        rng_seed_system(&rng);
+        uint64_t drawn = rng_next(&rng);
+        mark = (struct format_mark){.epoch = format_mark_epoch(slice_of(&drawn, sizeof drawn))};
+    }
     r->head = (struct store_head){
         .chan = snap->chan_fresh, .history_next = 1, .replay_floor = 1, .row_floor = 1,
         .delivery_epoch = mark.epoch, .time_ms = mark.time_ms,

@@ -55,8 +55,7 @@ static struct store_head live(const char *name, uint64_t rows)
 
 static void purge(uint64_t chan, uint64_t upto)
 {
-    struct record r = {.kind = RECORD_PURGE, .chan = chan, .message = upto,
-                       .time_ms = kit.now_ms};
+    struct record r = {.kind = RECORD_PURGE, .chan = chan, .message = upto, .time_ms = kit.now_ms};
     kit_put(&batch, &r);
     commit();
 }
@@ -110,20 +109,26 @@ static void close_all(void)
 
 /* ---- the directory, as LMDB shows it ---- */
 
-static uint64_t keys(enum format_db db)
+static MDB_env *env;
+static MDB_txn *txn;
+static MDB_dbi dbi;
+
+static void look_at(enum format_db db, unsigned flags)
 {
     char path[96];
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    MDB_stat stat;
-    kit_stop();
     (void)snprintf(path, sizeof path, "%s/lane-00", kit.dir);
     assert_int_equal(mdb_env_create(&env), 0);
     assert_int_equal(mdb_env_set_maxdbs(env, FORMAT_DBS), 0);
-    assert_int_equal(mdb_env_open(env, path, MDB_RDONLY, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, MDB_RDONLY, &txn), 0);
+    assert_int_equal(mdb_env_open(env, path, flags, 0600), 0);
+    assert_int_equal(mdb_txn_begin(env, NULL, flags, &txn), 0);
     assert_int_equal(mdb_dbi_open(txn, format_db_names[db], 0, &dbi), 0);
+}
+
+static uint64_t keys(enum format_db db)
+{
+    MDB_stat stat;
+    kit_stop();
+    look_at(db, MDB_RDONLY);
     assert_int_equal(mdb_stat(txn, dbi, &stat), 0);
     mdb_txn_abort(txn);
     mdb_env_close(env);
@@ -134,18 +139,9 @@ static uint64_t keys(enum format_db db)
 /* Deletes the oldest or the newest key of `db`. */
 static void cut(enum format_db db, bool newest)
 {
-    char path[96];
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
     MDB_cursor *cursor;
     MDB_val k, v;
-    (void)snprintf(path, sizeof path, "%s/lane-00", kit.dir);
-    assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, FORMAT_DBS), 0);
-    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, format_db_names[db], 0, &dbi), 0);
+    look_at(db, 0);
     assert_int_equal(mdb_cursor_open(txn, dbi, &cursor), 0);
     assert_int_equal(mdb_cursor_get(cursor, &k, &v, newest ? MDB_LAST : MDB_FIRST), 0);
     assert_int_equal(mdb_cursor_del(cursor, 0), 0);
@@ -293,8 +289,7 @@ static void no_two_lives_are_one_stream(void **state)
     open(1);
     for (uint32_t i = 0; i < LIVES; i++) {
         struct store_head head = live("c", 1 + i % 3);
-        assert_false(head.known);
-        assert_true(head.time_ms >= newest_ms);
+        assert_true(!head.known && head.time_ms >= newest_ms);
         epochs[i] = head.delivery_epoch;
         for (uint32_t k = 0; k < i; k++) assert_true(epochs[k] != epochs[i]);
         newest_ms = kit.now_ms;
@@ -374,24 +369,14 @@ static void a_head_that_is_missing_is_still_found(void **state)
     without(FORMAT_WAL, true, "which has no good head");
 }
 
-/* Its head fails its checksum from now on. */
-static void spoil(uint64_t chan)
+/* The value fails its checksum from now on. */
+static void spoil(enum format_db db, struct format_key key)
 {
     uint8_t value[256];
-    char path[96];
-    MDB_env *env;
-    MDB_txn *txn;
-    MDB_dbi dbi;
-    struct format_key key = format_key1(chan);
     MDB_val k = {key.count, key.bytes}, v;
-    (void)snprintf(path, sizeof path, "%s/lane-00", kit.dir);
-    assert_int_equal(mdb_env_create(&env), 0);
-    assert_int_equal(mdb_env_set_maxdbs(env, FORMAT_DBS), 0);
-    assert_int_equal(mdb_env_open(env, path, 0, 0600), 0);
-    assert_int_equal(mdb_txn_begin(env, NULL, 0, &txn), 0);
-    assert_int_equal(mdb_dbi_open(txn, format_db_names[FORMAT_HEADS], 0, &dbi), 0);
+    look_at(db, 0);
     assert_int_equal(mdb_get(txn, dbi, &k, &v), 0);
-    assert_in_range(v.mv_size, sizeof(struct format_head), sizeof value);
+    assert_in_range(v.mv_size, 2 * sizeof(uint64_t), sizeof value);
     memcpy(value, v.mv_data, v.mv_size);
     value[sizeof(uint64_t)] ^= 1;
     v.mv_data = value;
@@ -416,13 +401,32 @@ static void a_bad_head_stays_alone(void **state)
     assert_int_equal(sweep(), 0);
     kit.now_ms += FORGET_MS;
     kit_stop();
-    spoil(bad);
+    spoil(FORMAT_HEADS, format_key1(bad));
     assert_int_equal(kit_start(), OK);
     kit_idle();
     assert_int_equal(forgotten(), CHANNELS - 1);
     assert_int_equal(keys(FORMAT_HEADS), 1);
     kit_batch_free(&batch);
     kit_close();
+}
+
+/* Which epoch it held nobody knows any more: names go on with one that nobody had. */
+static void a_bad_mark_is_replaced(void **state)
+{
+    open(1);
+    (void)live("c", 1);
+    kit.now_ms += AGE_MS + FORGET_MS + 1;
+    assert_int_equal(sweep(), 1);
+    uint64_t lost = kit_head("c", 0).delivery_epoch;
+    kit_stop();
+    spoil(FORMAT_META, format_mark_key(format_name_hash(slice_str("app"), slice_str("c"))));
+    assert_int_equal(kit_start(), OK);
+    struct store_head anew = live("c", 1);
+    assert_true(!anew.known && anew.delivery_epoch != 0 && anew.delivery_epoch != lost);
+    kit.now_ms += AGE_MS + FORGET_MS + 1;
+    assert_int_equal(sweep(), 1);
+    assert_true(kit_head("c", 0).delivery_epoch != anew.delivery_epoch);
+    close_all();                           /* sound again */
 }
 
 static void many_go_with_few_commits(void **state)
@@ -487,6 +491,7 @@ int main(void)
         cmocka_unit_test(dead_records_do_no_harm),
         cmocka_unit_test(a_head_that_is_missing_is_still_found),
         cmocka_unit_test(a_bad_head_stays_alone),
+        cmocka_unit_test(a_bad_mark_is_replaced),
         cmocka_unit_test(many_go_with_few_commits),
         cmocka_unit_test(the_first_one_changes_the_format),
     };
