@@ -8,8 +8,6 @@
 
 #include "store/check_parts.h"
 
-#define MAP_BYTES (1ull << 40)
-
 /* ---- open and close ---- */
 
 static void on_assert(MDB_env *env, const char *text)
@@ -54,7 +52,7 @@ static int env_open(struct check *c)
     (void)mdb_env_set_userctx(c->env, c);
     (void)mdb_env_set_assert(c->env, on_assert);
     e = mdb_env_set_maxdbs(c->env, FORMAT_DBS);
-    if (e == 0) e = mdb_env_set_mapsize(c->env, MAP_BYTES);
+    if (e == 0) e = mdb_env_set_mapsize(c->env, LANE_MAP_BYTES);
     if (e == 0) e = mdb_env_open(c->env, c->path, MDB_RDONLY | MDB_NOLOCK | MDB_NOTLS, 0);
     return e == 0 ? mdb_txn_begin(c->env, NULL, MDB_RDONLY, &c->txn) : e;
 }

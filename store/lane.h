@@ -36,6 +36,11 @@ enum {
     LANE_SNAPSHOT_BYTES_MAX = 1 << 20,   /* read of one snapshot, then it is renewed */
     LANE_SNAPSHOT_NS_MAX = 50000000,
 };
+#ifdef __SANITIZE_THREAD__                 /* leaves no address space for more */
+#  define LANE_MAP_BYTES (1ull << 34)
+#else
+#  define LANE_MAP_BYTES (1ull << 40)
+#endif
 
 /* ---- the tail index ---- */
 

@@ -14,11 +14,6 @@
 #include "store/lane_parts.h"
 
 enum { READERS_MAX = 64, PATH_BYTES = 4096 };
-#ifdef __SANITIZE_THREAD__                 /* leaves no address space for more */
-#  define MAP_BYTES (1ull << 34)
-#else
-#  define MAP_BYTES (1ull << 40)
-#endif
 
 static void lane_path(char *out, const char *dir, uint32_t index)
 {
@@ -93,7 +88,7 @@ static int env_open(const char *path, MDB_env **env)
     int rc = mdb_env_create(env);
     if (rc != MDB_SUCCESS) return rc;
     rc = mdb_env_set_maxdbs(*env, FORMAT_DBS);
-    if (rc == MDB_SUCCESS) rc = mdb_env_set_mapsize(*env, MAP_BYTES);
+    if (rc == MDB_SUCCESS) rc = mdb_env_set_mapsize(*env, LANE_MAP_BYTES);
     if (rc == MDB_SUCCESS) rc = mdb_env_set_maxreaders(*env, READERS_MAX);
     if (rc == MDB_SUCCESS) rc = mdb_env_open(*env, path, MDB_NOTLS, 0600);
     if (rc == MDB_SUCCESS) rc = make_whole(*env, path);
