@@ -69,8 +69,12 @@ s.test('a torn segment inside the receipts\' window: said, never served, healed 
   });
 
 const weftctl = path.join(path.dirname(WEFT_BIN), 'weftctl');
-const check = (lives) =>
-  spawnSync(weftctl, ['store', 'check', '--data-dir', lives.server.data_dir]).status;
+const check = (lives, wanted) => {
+  const { error, status, output } = spawnSync(weftctl, ['store', 'check', '--data-dir',
+                                                        lives.server.data_dir]);
+  assert.ifError(error);
+  assert.equal(status, wanted, String(output));
+};
 const reset_of = (lives, channel, what = 'history') => api(
   lives.port, A, 'POST', `${path_of(channel)}/${what}/reset`,
   { body: { confirm_channel: channel, confirm_operation: 'reset', reason: 'no head' } });
@@ -85,7 +89,7 @@ s.test('a head that cannot be read: the server starts, a reset gives the channel
     const { message_serial } = await create(lives.port, A, 'kept', 'of another');
     await lives.stop();
     assert.ok(flip(lives.server.data_dir, `${A.id}lost`) > 0, 'the head is in a file');
-    assert.equal(check(lives), 1, 'the check finds it');
+    check(lives, 1);
     await lives.start();
     const url = `${path_of('lost')}/history`;
     is_api_error(await api(lives.port, A, 'GET', url), 500, 'internal_error',
@@ -109,7 +113,7 @@ s.test('a head that cannot be read: the server starts, a reset gives the channel
     const { failed } = data_of(await ws.next((m) => m.event === 'sockudo:resume_success'));
     assert.equal(failed[0].code, 'stream_reset', JSON.stringify(failed));
     await lives.stop();
-    assert.equal(check(lives), 0, 'and is content now');
+    check(lives, 0);
     await lives.start();
     const kept = await read(lives.port, A, `${path_of('kept')}/messages/${message_serial}`);
     assert.equal(kept.item.data, 'of another');
@@ -155,5 +159,5 @@ s.test('logs without a head: annotations begin anew with the history, the presen
                      [[1, 'member_added', 'bob']]);
     ws.destroy();
     await lives.stop();
-    assert.equal(check(lives), 0);
+    check(lives, 0);
   });
