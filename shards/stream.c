@@ -150,7 +150,7 @@ static bool is_left(const struct shard *sh, const struct stream *st)
 {
     uint64_t after_ms = (uint64_t)sh->conf->history_forget_after_seconds * 1000;
     return st->held && after_ms > 0 && st->home->subs_count == 0 &&
-           sh->re.now_ms - st->used_ms >= u64_min(after_ms, STREAM_LEFT_MS);
+           (uint32_t)sh->re.now_ms - st->used_ms >= u64_min(after_ms, STREAM_LEFT_MS);
 }
 
 /* The hand passes `steps` streams: what has expired goes, and whole streams beyond the bound. */
@@ -164,7 +164,7 @@ static void sweep(struct shard *sh, uint32_t steps)
         stream_ring_trim(sh, st);
         stream_receipt_expire(sh, st, sh->re.now_ms);
         bool surplus = b->streams_count > b->streams_idle_max || is_left(sh, st);
-        if (st->used) st->used_ms = sh->re.now_ms;
+        if (st->used) st->used_ms = (uint32_t)sh->re.now_ms;
         if (!st->used && surplus && stream_idle(st)) {
             stream_free(sh, st);
         } else {
@@ -245,7 +245,7 @@ static struct stream *make(struct shard *sh, struct home *h, enum stream_what wh
     if (st == NULL) return NULL;
     st->home = h;
     st->what = (uint8_t)what;
-    st->used_ms = sh->re.now_ms;
+    st->used_ms = (uint32_t)sh->re.now_ms;
     st->policy = conf_policy_at(sh->conf, h->app, home_name(h));
     stream_node(sh, h->app, home_name(h), st->node);
     if (!name_hidden(sh, st)) {

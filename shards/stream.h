@@ -105,7 +105,6 @@ struct stream {
     bool                   relaxed;
     bool                   versioned;        /* policy, and history */
     bool                   used;             /* since the hand passed */
-    uint64_t               used_ms;          /* when it passed and had been used, or it was made */
     bool                   spoken;           /* something was applied since it was made */
     bool                   woken, touched;
     bool                   degraded;         /* what is stored of it cannot be read */
@@ -114,6 +113,8 @@ struct stream {
     bool                   epoch_owed;       /* a RECORD_EPOCH goes before its next record */
     const struct conf_policy *policy;        /* the configuration's */
     uint16_t               lane;
+    uint32_t               used_ms;          /* when the hand passed and it had been used, or it was
+                                                made: low 32 bits of the reactor's */
     uint64_t               chan;             /* number in the lane */
     struct slice           stored_name;      /* owned when hidden, else the home's */
     struct stream_head     now, next;        /* committed; speculative */
