@@ -280,9 +280,9 @@ s.test('frames that have grown too old are not called available', async (t) => {
     await t.api(forgetful, 'POST', '/events',
                 { ...options, body: { name: 'ev', channel, data: '' } });
   }
-  const told = await eventually(async () => {
+  const told = await eventually(async () => {        /* the last of them misses: all have gone */
     const ws = await open_v2(t, forgetful, '', options);
-    in_one_write(ws, [resume({ [channel]: { stream_id, serial: 1 } }), subscribe(channel)]);
+    in_one_write(ws, [resume({ [channel]: { stream_id, serial: 2 } }), subscribe(channel)]);
     return (await until_aggregate(ws)).failed[0];
   }, 'too old');
   assert.equal(told.reason, 'hot_replay_expired_and_durable_history_disabled');
